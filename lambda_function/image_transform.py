@@ -1,0 +1,201 @@
+"""THE transform, the same in both arms: picture bytes -> 800x600 RGB JPEG bytes.
+
+It runs in the Lambda zip, so it needs Pillow and the standard library only.
+
+Decisions that a result depends on:
+- JPEGs at least twice the target in both directions are decoded at a reduced DCT scale, then
+  resized with Lanczos; everything else is resized with bicubic, Pillow's default.
+- EXIF orientation is applied; transparency is flattened on white; the first frame counts.
+- ICC profiles are not applied: the outputs stay equal to the published reference run's.
+- Formats that need an external program or library (EPS, WMF, FPX, MIC) or that Pillow can only
+  identify (BUFR, GRIB, HDF5, MPEG) are refused, so that no arm can read what the other cannot.
+"""
+
+import hashlib
+import io
+import re
+import time
+import warnings
+from dataclasses import dataclass
+
+import PIL
+from PIL import Image, UnidentifiedImageError, features
+
+TARGET_SIZE = (800, 600)
+JPEG_QUALITY = 80  # the reference run's setting; a change makes old results incomparable
+TRANSFORM_VERSION = "1"  # raise it when the output bytes of any picture change
+
+REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG"}
+ORIENTATION_TAG = 0x0112
+TRANSPOSE_OF_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIXTEEN_TO_EIGHT_BITS = [(value + 128) // 257 for value in range(65536)]
+LONGEST_JPEG_COMMENT = 65533  # bytes; a marker's length field has 16 bits
+
+Image.init()  # load every plugin now: an import inside the timed region would count as work
+FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
+# Keep freed picture buffers for the next picture instead of giving them back to the system:
+# measured 5 to 12% faster.
+Image.core.set_blocks_max(8)
+# Pillow refuses a header that claims more than 2 x MAX_IMAGE_PIXELS (179 megapixels) before it
+# decodes anything; that is the limit here too. Its warnings (half that size, odd metadata) are
+# about pictures that it does read.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class UnreadableImage(ValueError):
+    """The bytes are no picture that Pillow can decode, or one too large to decode safely."""
+
+
+def transform_image(data: bytes) -> bytes:
+    """JPEG bytes of `data` as an 800x600 RGB picture. Raises UnreadableImage."""
+    try:
+        picture = _fit(io.BytesIO(data))
+    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+        raise UnreadableImage(_reason(error)) from error
+    output = io.BytesIO()
+    picture.save(output, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return output.getvalue()
+
+
+def _fit(file: io.BytesIO) -> Image.Image:
+    """The first frame of `file`, upright, RGB, TARGET_SIZE."""
+    with Image.open(file, formats=FORMATS) as image:
+        resample, box = Image.Resampling.BICUBIC, None
+        if image.format in ("JPEG", "MPO"):
+            width, height = _stored_target(image)
+            if image.width >= 2 * width and image.height >= 2 * height:
+                # The scaled size is rounded up to whole pixels; the box says where the picture
+                # really ends, without which odd sizes are warped.
+                _, box = image.draft(None, (width, height))
+                resample = Image.Resampling.LANCZOS
+        image.load()
+        target = _stored_target(image)
+        small = _eight_bit(image).resize(target, resample, box=box)
+        transpose = TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
+    if transpose is not None:
+        small = small.transpose(transpose)
+    return _flat_rgb(small)
+
+
+def _stored_target(image: Image.Image) -> tuple[int, int]:
+    """TARGET_SIZE in the axes of the stored pixels: swapped where orientation turns them."""
+    width, height = TARGET_SIZE
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # a broken EXIF block does not make the pixels unreadable
+        return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """`image` in L, RGB or RGBA: the modes whose resized pixels are the picture's colours.
+
+    L stays L until it is small; so does RGB, since converting RGB to RGB copies it for nothing.
+    """
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    if image.mode == "1" and not image.has_transparency_data:
+        return image.convert("L")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scaled_to_eight_bit(image)
+    if image.mode == "La":  # premultiplied; Pillow converts it to LA only
+        image = image.convert("LA")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
+    """Deep greyscale as L; a bare convert would clip all that is above 255 to white.
+
+    16-bit modes are scaled from 0..65535. Modes I and F carry no white point: values within
+    0..255 are taken as they are, I within 0..65535 as 16-bit, F within 0..1 as fractions, and
+    anything else is stretched from its smallest value to its largest.
+    """
+    if image.mode.startswith("I;16"):
+        return image.convert("I").point(SIXTEEN_TO_EIGHT_BITS, "L")
+    low, high = image.getextrema()
+    if image.mode == "I" and low >= 0 and 255 < high <= 65535:
+        return image.point(SIXTEEN_TO_EIGHT_BITS, "L")
+    if image.mode == "F" and low >= 0 and high <= 1:
+        low, high = 0, 1
+    elif low >= 0 and high <= 255:
+        low, high = 0, 255
+    scale = 255 / ((high - low) or 1)
+    return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")
+
+
+def _flat_rgb(image: Image.Image) -> Image.Image:
+    """RGB on white. A bare convert would show the colour that is hidden under the alpha."""
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        white.info = image.info
+        image = Image.alpha_composite(white, image)
+    if len(image.info.get("comment") or "") > LONGEST_JPEG_COMMENT:
+        del image.info["comment"]  # legal in a GIF, impossible in a JPEG
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    """One line that is the same wherever the same bytes are refused."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture that can be read here"
+    text = re.sub(r"\s+", " ", re.sub(r"0x[0-9a-fA-F]+", "0x", str(error))).strip()
+    return f"{type(error).__name__}: {text}"[:200]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What transforming one picture gave and took; `output` is None when `error` says why."""
+
+    output: bytes | None
+    output_sha256: str
+    error: str
+    proc_ms: float
+    cpu_ms: float
+
+
+def measure_transform(data: bytes) -> Measurement:
+    """Times `transform_image(data)` and nothing else: both arms take their proc_ms from here.
+
+    `proc_ms` is wall time; `cpu_ms` is the process's CPU time over the same interval.
+    """
+    output, error = None, ""
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        output = transform_image(data)
+    except UnreadableImage as problem:
+        error = f"UnreadableImage: {problem}"
+    cpu_ms = (time.process_time() - cpu) * 1000
+    proc_ms = (time.perf_counter() - wall) * 1000
+    digest = hashlib.sha256(output).hexdigest() if output is not None else ""
+    return Measurement(output, digest, error, round(proc_ms, 3), round(cpu_ms, 3))
+
+
+def warm_up() -> None:
+    """Run both code paths once, so that no measured picture pays for first use."""
+    for size in ((1700, 1300), (900, 700)):
+        picture = io.BytesIO()
+        Image.radial_gradient("L").resize(size).convert("RGB").save(picture, "JPEG")
+        transform_image(picture.getvalue())
+
+
+def transform_id() -> str:
+    """Names what decides the output bytes: two rows with equal ids were made alike."""
+    libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return f"v{TRANSFORM_VERSION} pillow-{PIL.__version__} libjpeg-{libjpeg}"
+
+
+def output_name(image_key: str) -> str:
+    """Name of the JPEG made from `image_key`: the key itself, with `.jpg` added to other types."""
+    is_jpeg = image_key.lower().endswith((".jpg", ".jpeg"))
+    return image_key if is_jpeg else f"{image_key}.jpg"
