@@ -1,0 +1,137 @@
+"""The cloud arm: an S3 event -> picture -> output JPEG and one metrics row.
+
+Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round)
+Writes  s3://$OUTPUT_BUCKET/processed/<output name>  and the row, see metrics_log.py
+
+A picture that cannot be processed is an `error` row and the invocation succeeds. A fault of S3
+makes it fail, so that Lambda retries it; doing a picture twice changes nothing.
+"""
+
+import json
+import os
+import time
+import uuid
+from functools import cache
+from urllib.parse import unquote_plus
+
+import boto3
+from botocore.config import Config
+
+from lambda_function.image_transform import measure_transform, output_name, warm_up
+from lambda_function.metrics_log import (
+    PARALLEL_READS,
+    MetricRow,
+    append_rows,
+    put_row,
+    timed,
+    utc_now,
+)
+
+INPUT_PREFIX = "input/"
+PROCESSED_PREFIX = "processed/"
+WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
+NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
+
+_is_cold = True
+
+
+@cache
+def s3_client():
+    """The one S3 client of this execution environment."""
+    return boto3.client(
+        "s3",
+        config=Config(
+            retries={"mode": "standard", "max_attempts": 5},
+            max_pool_connections=PARALLEL_READS,
+            connect_timeout=5,
+            read_timeout=20,
+        ),
+    )
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # in Lambda: in the init phase, before any event
+    s3_client()
+    warm_up()
+
+
+def lambda_handler(event: dict, context) -> dict:
+    """Process every record of an S3 event; returns how many were done, failed and refused."""
+    global _is_cold
+    start, cold, _is_cold = time.perf_counter(), _is_cold, False
+    s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
+    counts = {"ok": 0, "error": 0, "refused": 0, "appended": 0}
+    for record in event.get("Records", []):
+        if reason := refusal(record, output_bucket):
+            counts["refused"] += 1
+            print(json.dumps({"refused": reason, "request_id": context.aws_request_id}))
+            continue
+        row = process_record(s3, record, output_bucket, cold)
+        put_row(s3, output_bucket, row)
+        counts[row.status] += 1
+        cold = False
+    if counts["ok"] or counts["error"]:
+        counts["appended"] = append_rows(
+            s3, output_bucket, lambda: context.get_remaining_time_in_millis() / 1000
+        )
+    took_ms = round((time.perf_counter() - start) * 1000, 1)
+    print(json.dumps({"request_id": context.aws_request_id, "took_ms": took_ms, **counts}))
+    return counts
+
+
+def refusal(record: dict, output_bucket: str) -> str:
+    """Why `record` must not be processed; empty when it may.
+
+    What this function writes must never come back to it as an event: that would never end.
+    """
+    bucket, key = record["s3"]["bucket"]["name"], object_key(record)
+    if bucket == output_bucket:
+        return f"s3://{bucket}/{key} is in the output bucket"
+    if not record["eventName"].startswith("ObjectCreated:"):
+        return f"{record['eventName']} is not the creation of an object"
+    if not key.startswith(INPUT_PREFIX) or key.endswith("/"):
+        return f"s3://{bucket}/{key} is not a picture under {INPUT_PREFIX}"
+    return ""
+
+
+def object_key(record: dict) -> str:
+    """The object's key; S3 form-encodes it in events (a space is `+`, `+` is `%2B`)."""
+    return unquote_plus(record["s3"]["object"]["key"])
+
+
+def process_record(s3, record: dict, output_bucket: str, cold_start: bool) -> MetricRow:
+    """Store the output of the picture that `record` tells of; its row, not yet stored."""
+    bucket, key = record["s3"]["bucket"]["name"], object_key(record)
+    image_key = key.removeprefix(INPUT_PREFIX)
+    timestamp = utc_now()
+    (data, metadata), fetch_ms = timed(fetch, s3, bucket, key)
+    measured = measure_transform(data)
+    store_ms = 0.0
+    if measured.output is not None:
+        target = PROCESSED_PREFIX + output_name(image_key)
+        _, store_ms = timed(store, s3, output_bucket, target, measured.output)
+    return MetricRow.of(
+        measured,
+        timestamp=timestamp,
+        image_key=image_key,
+        orig_size=len(data),
+        source="cloud",
+        run_id=metadata.get("run-id", NO_RUN),
+        round=int(metadata.get("round", 1)),
+        fetch_ms=fetch_ms,
+        store_ms=store_ms,
+        cold_start=cold_start,
+        worker=WORKER,
+        memory_mb=int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 0)),
+        # An endpoint of its own means that this S3 is not AWS's.
+        environment="embedded" if os.environ.get("AWS_ENDPOINT_URL") else "aws",
+    )
+
+
+def fetch(s3, bucket: str, key: str) -> tuple[bytes, dict[str, str]]:
+    """The picture's bytes and the metadata that it was uploaded with."""
+    response = s3.get_object(Bucket=bucket, Key=key)
+    return response["Body"].read(), response["Metadata"]
+
+
+def store(s3, bucket: str, key: str, jpeg: bytes) -> None:
+    s3.put_object(Bucket=bucket, Key=key, Body=jpeg, ContentType="image/jpeg")

@@ -1,0 +1,330 @@
+"""THE row: its schema, and appending rows to the CSV in S3 without losing one.
+
+S3 cannot append, and many Lambdas finish at once. Group commit: each writes its row as an object
+of its own, which is durable at once and in nobody's way; then one of them, who holds the lease,
+appends all row objects to the CSV under compare-and-swap (If-Match on its ETag) and deletes them.
+Who does not get the lease is done: the holder looks once more after giving it back, so it finds
+every row that was written while it held the lease.
+
+Vocabulary
+    row object  metrics/rows/<run_id>/<round>/<hash>   one CSV record, until it is appended
+    CSV         metrics/lambda_metrics.csv             header and all appended records
+    lease       metrics/lambda_metrics.lease           "somebody is appending"; it only saves work:
+                safety rests on the row objects and the compare-and-swap alone
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import quote
+
+from botocore.exceptions import ClientError
+
+from lambda_function.image_transform import Measurement, transform_id
+
+CSV_KEY = "metrics/lambda_metrics.csv"
+LEASE_KEY = "metrics/lambda_metrics.lease"
+ROWS_PREFIX = "metrics/rows/"
+
+LEASE_S = 30  # a holder that is older than this is taken for dead
+STOP_BEFORE_S = 5  # stop appending this long before the function's time-out
+LONGEST_WAIT_S = 0.2  # upper bound of the random wait after a lost compare-and-swap
+BATCH_ROWS = 1000  # one page of a listing, and the most that one DeleteObjects takes
+PARALLEL_READS = 16
+
+log = logging.getLogger(__name__)
+
+
+class MetricsLogError(Exception):
+    """The CSV in S3 cannot be appended to; the message says what to do."""
+
+
+class RowId(NamedTuple):
+    """What a row is about; there is exactly one row for each."""
+
+    run_id: str
+    round: int
+    image_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """One picture, processed once by one arm. The field order is the CSV's column order.
+
+    The first five keep the published reference run's names and order. Times are wall-clock
+    milliseconds but `cpu_ms`; sizes are bytes; `new_size` and `proc_ms` of a failed picture are 0
+    and what the attempt took. `timestamp` is when reading the picture began (UTC, ISO 8601), so
+    that `fetch_ms`, `proc_ms` and `store_ms` follow it. `memory_mb` is what the arm could use.
+    """
+
+    timestamp: str
+    image_key: str
+    orig_size: int
+    new_size: int
+    proc_ms: float
+    source: str
+    run_id: str
+    round: int
+    status: str
+    error: str
+    cpu_ms: float
+    fetch_ms: float
+    store_ms: float
+    cold_start: bool
+    worker: str
+    memory_mb: int
+    environment: str
+    output_sha256: str
+    transform: str
+
+    @property
+    def id(self) -> RowId:
+        return RowId(self.run_id, self.round, self.image_key)
+
+    @classmethod
+    def of(cls, measured: Measurement, **facts: object) -> "MetricRow":
+        """The row of a measured picture; `facts` are the fields that a measurement lacks."""
+        return cls(
+            new_size=len(measured.output or b""),
+            proc_ms=measured.proc_ms,
+            cpu_ms=measured.cpu_ms,
+            status="error" if measured.error else "ok",
+            error=measured.error,
+            output_sha256=measured.output_sha256,
+            transform=transform_id(),
+            **facts,
+        )
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(MetricRow))
+HEADER = ",".join(COLUMNS) + "\r\n"
+PARSE = {int: int, float: float, bool: lambda text: text == "true", str: str}
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def timed(function: Callable, *args: object) -> tuple[object, float]:
+    """What `function(*args)` returns, and the wall time it took in ms."""
+    start = time.perf_counter()
+    result = function(*args)
+    return result, round((time.perf_counter() - start) * 1000, 3)
+
+
+# --- rows as CSV (RFC 4180: CRLF ends a record, so that any key, new lines included, survives) ---
+
+
+def rows_to_csv(rows: Iterable[MetricRow]) -> str:
+    """CSV records of `rows`, without a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    for row in rows:
+        values = dataclasses.astuple(row)
+        writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
+    return text.getvalue()
+
+
+def rows_from_csv(text: str) -> list[MetricRow]:
+    """Rows of CSV records without a header. Raises ValueError on a record that is no row."""
+    return [_row(record) for record in csv.reader(io.StringIO(text, newline=""), strict=True)]
+
+
+def _row(record: list[str]) -> MetricRow:
+    if len(record) != len(COLUMNS):
+        raise ValueError(f"{len(record)} columns where a row has {len(COLUMNS)}")
+    fields = dataclasses.fields(MetricRow)
+    return MetricRow(
+        **{f.name: PARSE[f.type](text) for f, text in zip(fields, record, strict=True)}
+    )
+
+
+# --- appending ----------------------------------------------------------------------------------
+
+
+def row_key(row_id: RowId) -> str:
+    """S3 key of a row object: hashed, since an image key may be long or hostile."""
+    digest = hashlib.sha256(row_id.image_key.encode()).hexdigest()[:32]
+    return f"{ROWS_PREFIX}{quote(row_id.run_id, safe='')}/{row_id.round}/{digest}"
+
+
+def put_row(s3, bucket: str, row: MetricRow) -> None:
+    """Make `row` durable. Idempotent: of two rows of one picture the first written stays."""
+    key, body = row_key(row.id), rows_to_csv([row]).encode()
+    while not put_if(s3, bucket, key, body, IfNoneMatch="*"):
+        if read_object(s3, bucket, key):
+            return
+        # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
+        # is found to be in the CSV already and dropped.
+
+
+def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
+    """Append all row objects to the CSV; returns how many rows this call appended.
+
+    Returns early, leaving the rest to the next caller, when somebody else holds the lease or when
+    less than STOP_BEFORE_S remains.
+    """
+    appended = 0
+    while time_left_s() > STOP_BEFORE_S and _take_lease(s3, bucket):
+        try:
+            keys = pending_rows(s3, bucket)
+            appended += _append_objects(s3, bucket, keys, time_left_s)
+        finally:
+            s3.delete_object(Bucket=bucket, Key=LEASE_KEY)
+        # Once more: a writer that found the lease taken relies on its holder to see its row.
+        left = pending_rows(s3, bucket)
+        if not left or left == keys:  # equal: only objects that are no rows remain
+            break
+    return appended
+
+
+def pending_rows(s3, bucket: str) -> list[str]:
+    """Keys of row objects that wait to be appended, one page at most."""
+    page = s3.list_objects_v2(Bucket=bucket, Prefix=ROWS_PREFIX, MaxKeys=BATCH_ROWS)
+    return [entry["Key"] for entry in page.get("Contents", [])]
+
+
+def _append_objects(s3, bucket: str, keys: list[str], time_left_s: Callable[[], float]) -> int:
+    """Rows newly in the CSV, after which their objects are gone."""
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        bodies = pool.map(lambda key: read_object(s3, bucket, key), keys)
+        found = {
+            key: row for key, body in zip(keys, bodies, strict=True) if (row := _read(key, body))
+        }
+    while found and time_left_s() > STOP_BEFORE_S:
+        current = read_object(s3, bucket, CSV_KEY)
+        text = current.data.decode() if current else HEADER
+        known = _ids_of_csv(text, bucket)
+        new = {row.id: row for row in found.values() if row.id not in known}.values()
+        condition = {"IfMatch": current.etag} if current else {"IfNoneMatch": "*"}
+        whole = (text + rows_to_csv(new)).encode()
+        if not new or put_if(s3, bucket, CSV_KEY, whole, "text/csv", **condition):
+            delete_objects(s3, bucket, list(found))
+            return len(new)
+        time.sleep(random.uniform(0, LONGEST_WAIT_S))
+    return 0
+
+
+def _read(key: str, body: "StoredObject | None") -> MetricRow | None:
+    """The row in a row object; None when it is gone (appended by another) or not a row."""
+    try:
+        return rows_from_csv(body.data.decode())[0] if body else None
+    except (ValueError, IndexError, csv.Error) as error:
+        log.error("%s is not a row and stays where it is: %s", key, error)
+        return None
+
+
+def _ids_of_csv(text: str, bucket: str) -> set[RowId]:
+    run, number, key = (COLUMNS.index(name) for name in RowId._fields)
+    records = csv.reader(io.StringIO(text, newline=""))
+    if next(records, None) != list(COLUMNS):
+        raise MetricsLogError(
+            f"s3://{bucket}/{CSV_KEY} has other columns than this version writes; "
+            "move it away, and the rows that wait will start a new one"
+        )
+    return {RowId(record[run], int(record[number]), record[key]) for record in records}
+
+
+def _take_lease(s3, bucket: str) -> bool:
+    """Whether this caller may append now. A lease whose holder seems dead is taken over."""
+    me = uuid.uuid4().hex
+    if put_if(s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, IfNoneMatch="*"):
+        return True
+    try:
+        lease = s3.head_object(Bucket=bucket, Key=LEASE_KEY)
+    except ClientError as error:
+        if is_missing(error):  # just given back; its holder is about to look once more
+            return False
+        raise
+    if lease["Metadata"].get("holder") == me:  # a retried PUT whose first try was carried out
+        return True
+    # Both times are the server's own, so that a wrong clock here takes no lease away.
+    headers = lease["ResponseMetadata"]["HTTPHeaders"]
+    now = _http_date(headers.get("date")) or datetime.now(UTC)
+    if (now - lease["LastModified"]).total_seconds() < LEASE_S:
+        return False
+    taken = put_if(
+        s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, IfMatch=lease["ETag"]
+    )
+    if taken:
+        log.warning("took over a lease of %s", lease["LastModified"])
+    return taken
+
+
+def _http_date(text: str | None) -> datetime | None:
+    return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S %Z").replace(tzinfo=UTC) if text else None
+
+
+# --- S3, as far as appending needs it -------------------------------------------------------------
+
+
+class StoredObject(NamedTuple):
+    data: bytes
+    etag: str
+
+
+def read_object(s3, bucket: str, key: str) -> StoredObject | None:
+    """The object, or None when there is none of that key."""
+    try:
+        response = s3.get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    return StoredObject(response["Body"].read(), response["ETag"])
+
+
+def put_if(
+    s3,
+    bucket: str,
+    key: str,
+    body: bytes,
+    content_type: str = "application/octet-stream",
+    **options,
+) -> bool:
+    """Put under a condition (IfMatch or IfNoneMatch); whether the condition held.
+
+    412 is a condition that failed, 409 a race with another writer, 404 an If-Match on an object
+    that is gone. After a PUT that was carried out but whose answer was lost, the client's own
+    retry is answered 412 too: callers read back before they conclude that somebody else was first.
+    """
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **options)
+    except ClientError as error:
+        if status_of(error) in (404, 409, 412) and error_code(error) != "NoSuchBucket":
+            return False
+        raise
+    return True
+
+
+def delete_objects(s3, bucket: str, keys: list[str]) -> None:
+    """Delete any number of keys; one that is gone already counts as deleted."""
+    for start in range(0, len(keys), BATCH_ROWS):
+        batch = [{"Key": key} for key in keys[start : start + BATCH_ROWS]]
+        answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        if errors := answer.get("Errors"):
+            raise MetricsLogError(
+                f"s3://{bucket}/{errors[0]['Key']} could not be deleted: {errors[0]['Code']}"
+            )
+
+
+def status_of(error: ClientError) -> int:
+    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def error_code(error: ClientError) -> str:
+    return error.response["Error"]["Code"]
+
+
+def is_missing(error: ClientError) -> bool:
+    return status_of(error) == 404 and error_code(error) != "NoSuchBucket"
