@@ -1,0 +1,173 @@
+"""Which cloud: the flags that every script shares, and the one place where its clients are made."""
+
+import argparse
+import ipaddress
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from metrics.script import UserError
+
+DEFAULT_STACK = "image-pipeline"
+EMBEDDED_REGION = "us-east-1"
+EMBEDDED_CREDENTIALS = {  # they open nothing but the embedded cloud
+    "AWS_ACCESS_KEY_ID": "EMBEDDED",
+    "AWS_SECRET_ACCESS_KEY": "embedded",
+    "AWS_SESSION_TOKEN": "embedded",
+}
+POOL_CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A choice of cloud; see add_cloud_arguments for what the fields mean."""
+
+    name: str = "embedded"
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    stack: str = DEFAULT_STACK
+    input_bucket: str | None = None
+    output_bucket: str | None = None
+
+
+@dataclass(frozen=True)
+class Buckets:
+    input: str
+    output: str
+
+
+def add_cloud_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cloud")
+    group.add_argument(
+        "--cloud",
+        choices=["embedded", "aws"],
+        default="embedded",
+        help="embedded: on this machine, never reaches AWS; aws: what boto3 resolves",
+    )
+    group.add_argument(
+        "--endpoint-url",
+        help="endpoint of a running embedded cloud or of another S3 (env AWS_ENDPOINT_URL)",
+    )
+    group.add_argument("--region", help="AWS region (env AWS_REGION)")
+    group.add_argument("--profile", help="AWS profile (env AWS_PROFILE)")
+    group.add_argument(
+        "--stack", default=DEFAULT_STACK, help="CloudFormation stack whose outputs name the buckets"
+    )
+    group.add_argument("--input-bucket", help="instead of the stack's (env INPUT_BUCKET)")
+    group.add_argument("--output-bucket", help="instead of the stack's (env OUTPUT_BUCKET)")
+
+
+def cloud_of(args: argparse.Namespace) -> Cloud:
+    """The chosen cloud: a flag counts over its environment variable."""
+    return Cloud(
+        name=args.cloud,
+        endpoint_url=args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
+        region=args.region or os.environ.get("AWS_REGION"),
+        profile=args.profile,
+        stack=args.stack,
+        input_bucket=args.input_bucket or os.environ.get("INPUT_BUCKET"),
+        output_bucket=args.output_bucket or os.environ.get("OUTPUT_BUCKET"),
+    )
+
+
+def make_client(cloud: Cloud, service: str):
+    """A boto3 client. The embedded cloud's knows nothing of the user's AWS configuration."""
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=POOL_CONNECTIONS
+    )
+    if cloud.endpoint_url:
+        # Other S3 servers: no bucket in the host name, no checksum trailer unless a call needs it.
+        config = config.merge(
+            Config(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            )
+        )
+    if cloud.name == "aws":
+        session = boto3.session.Session(profile_name=cloud.profile, region_name=cloud.region)
+        return session.client(service, endpoint_url=cloud.endpoint_url, config=config)
+    return _embedded_client(cloud.endpoint_url, service, config)
+
+
+def _embedded_client(endpoint_url: str | None, service: str, config: Config):
+    if not endpoint_url:
+        raise UserError(
+            "no embedded cloud is running for this script: start lambda_function/embedded_cloud.py "
+            "and set AWS_ENDPOINT_URL to the line it prints, or use --cloud aws"
+        )
+    host = urlsplit(endpoint_url).hostname
+    if not _is_loopback(host):
+        raise UserError(
+            f"{endpoint_url} is not on this machine (a numeric loopback address such as "
+            "127.0.0.1); for any other endpoint use --cloud aws"
+        )
+    core = botocore.session.Session(
+        session_vars={  # no profile and no files: nothing of the user's AWS configuration counts
+            "profile": (None, None, None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
+    )
+    client = boto3.session.Session(botocore_session=core).client(
+        service,
+        endpoint_url=endpoint_url,
+        region_name=EMBEDDED_REGION,
+        aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=EMBEDDED_CREDENTIALS["AWS_SESSION_TOKEN"],
+        config=config.merge(
+            Config(proxies={}, use_fips_endpoint=False, use_dualstack_endpoint=False)
+        ),
+    )
+    client.meta.events.register("before-send", _refuse_other_hosts)
+    return client
+
+
+def _refuse_other_hosts(request, **_: object) -> None:
+    """The last guard: whatever configuration led there, nothing is sent off this machine."""
+    if not _is_loopback(urlsplit(request.url).hostname):
+        raise UserError(f"refused to send a request of the embedded cloud to {request.url}")
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def stack_outputs(cloudformation, stack: str) -> dict[str, str]:
+    """Outputs of a stack by key. Raises UserError when there is no such stack."""
+    try:
+        (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":
+            raise UserError(
+                f"stack {stack!r} not found; deploy lambda_function/template.yaml under that "
+                "name, or name the buckets with --input-bucket and --output-bucket"
+            ) from error
+        raise
+    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+
+def find_buckets(cloud: Cloud) -> Buckets:
+    """The buckets that were named, or else the stack's. Equal ones are refused: what the function
+    writes would come back to it as new input."""
+    names = {"InputBucket": cloud.input_bucket, "OutputBucket": cloud.output_bucket}
+    if not all(names.values()):
+        outputs = stack_outputs(make_client(cloud, "cloudformation"), cloud.stack)
+        if missing := [key for key, name in names.items() if not name and key not in outputs]:
+            raise UserError(f"stack {cloud.stack!r} has no output {missing[0]}")
+        names = {key: name or outputs[key] for key, name in names.items()}
+    if names["InputBucket"] == names["OutputBucket"]:
+        raise UserError(
+            f"input and output bucket are both {names['InputBucket']!r}; they must differ"
+        )
+    return Buckets(names["InputBucket"], names["OutputBucket"])

@@ -1,0 +1,205 @@
+"""The embedded cloud: S3, Lambda and the stack on this machine, with no account and no Docker.
+
+moto answers the API calls; the function's zip runs in processes of its own under AWS's runtime
+client (lambda_runtime.py). It listens on 127.0.0.1 only and never contacts another host. What it
+measures is this machine, not AWS.
+
+Prints the AWS_ENDPOINT_URL line that the other scripts need, then serves until Ctrl-C:
+
+    python lambda_function/embedded_cloud.py --concurrency 2
+    AWS_ENDPOINT_URL=http://127.0.0.1:... python upload_images_s3.py
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the project is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+
+from lambda_function.cloud import (
+    EMBEDDED_CREDENTIALS,
+    EMBEDDED_REGION,
+    Cloud,
+    make_client,
+)
+from metrics.machine import available_cpus
+from metrics.script import DONE, UserError, positive_int, run_script, script_parser
+
+CODE_BUCKET = "embedded-cloud-code"
+RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
+STOP_LIMIT_S = 20
+
+
+@contextlib.contextmanager
+def embedded_cloud(
+    *, concurrency: int | None = None, runtime_client: str | None = None, stack: str | None = None
+) -> Iterator[Cloud]:
+    """An embedded cloud in a process of its own, with the stack deployed; ends with the context.
+
+    The process ends, too, when this one dies: it reads the pipe that this one holds open. Raises
+    UserError when it does not start.
+    """
+    command = [sys.executable, str(Path(__file__).resolve()), "--until-stdin-closes"]
+    command += ["--concurrency", str(concurrency)] if concurrency else []
+    command += ["--runtime-client", runtime_client] if runtime_client else []
+    command += ["--stack", stack] if stack else []
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends it
+    )
+    try:
+        line = process.stdout.readline()
+        if not line.startswith("AWS_ENDPOINT_URL="):
+            raise UserError("the embedded cloud did not start; its message stands above")
+        cloud = Cloud("embedded", line.strip().partition("=")[2])
+        yield cloud if stack is None else Cloud("embedded", cloud.endpoint_url, stack=stack)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    default = Cloud()
+    parser = script_parser(__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one")
+    parser.add_argument(
+        "--concurrency",
+        type=positive_int,
+        default=available_cpus(),
+        help="most environments at once; more than CPUs inflate what is measured",
+    )
+    parser.add_argument(
+        "--runtime-client",
+        choices=["awslambdaric", "standard_library"],
+        default="awslambdaric" if importlib.util.find_spec("awslambdaric") else "standard_library",
+        help="what runs the handler: AWS's own client, or a stand-in where it has no wheel",
+    )
+    parser.add_argument("--stack", default=default.stack, help="name of the stack it deploys")
+    parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+    return run_script(serve, parser.parse_args(argv))
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve until SIGINT, SIGTERM, or (for a parent process) the end of standard input."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    if args.until_stdin_closes:
+        threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
+        server, functions = start_server(args, Path(folder))
+        try:
+            cloud = Cloud("embedded", f"http://127.0.0.1:{server.server_port}", stack=args.stack)
+            deploy_stack(cloud)
+            print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)
+            if not args.until_stdin_closes:
+                print(
+                    f"embedded cloud ready, stack {args.stack!r} deployed, "
+                    f"{args.concurrency} environments at most; Ctrl-C stops it",
+                    file=sys.stderr,
+                )
+            stop.wait()
+        finally:
+            functions.stop()
+            server.shutdown()
+            server.server_close()
+    return DONE
+
+
+def start_server(args: argparse.Namespace, folder: Path):
+    """moto behind a local HTTP server, and the service that runs its functions."""
+    import logging
+
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from werkzeug.serving import make_server
+
+    from lambda_function.lambda_runtime import Host, LambdaService, runtime_client_code
+    from lambda_function.moto_gaps import MotoCloud
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
+    moto_cloud = MotoCloud(EMBEDDED_CREDENTIALS)
+    moto_cloud.install()
+    try:
+        server = make_server(
+            "127.0.0.1", args.port, moto_cloud, threaded=True, request_handler=MotoRequestHandler
+        )
+    except (OSError, SystemExit) as error:  # werkzeug exits when the port is taken
+        raise UserError(f"port {args.port} is not free; choose another, or 0") from error
+    moto_cloud.lambda_service = LambdaService(
+        Host(
+            folder=folder,
+            runtime_folder=link_runtime_packages(folder / "runtime"),
+            client_code=runtime_client_code(folder / "runtime", args.runtime_client),
+            endpoint_url=f"http://127.0.0.1:{server.server_port}",
+            concurrency=args.concurrency,
+            write_log=lambda *line: moto_cloud.write_log(EMBEDDED_REGION, *line),
+            send_failure=moto_cloud.send_failure,
+        )
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, moto_cloud.lambda_service
+
+
+def deploy_stack(cloud: Cloud) -> dict[str, str]:
+    """The same template and zip as on AWS, with this interpreter as the runtime."""
+    from lambda_function.deploy import build_zip, create_stack
+
+    s3, cloudformation = make_client(cloud, "s3"), make_client(cloud, "cloudformation")
+    s3.create_bucket(Bucket=CODE_BUCKET)
+    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return create_stack(
+        s3, cloudformation, cloud.stack, CODE_BUCKET, build_zip(), {"Runtime": runtime}
+    )
+
+
+def link_runtime_packages(folder: Path) -> Path:
+    """A folder with the runtime's packages and what they require, and nothing else: a zip that
+    lacks a package fails here as it does on AWS, whatever this interpreter has installed."""
+    folder.mkdir()
+    waiting, seen = list(RUNTIME_PACKAGES), set()
+    while waiting:
+        name = waiting.pop()
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # for another platform, or awslambdaric on macOS
+            continue
+        if package.name in seen:
+            continue
+        seen.add(package.name)
+        for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            with contextlib.suppress(FileExistsError):
+                os.symlink(package.locate_file(top), folder / top)
+        for requirement in package.requires or []:
+            if "extra ==" not in requirement:
+                waiting.append(re_name(requirement))
+    return folder
+
+
+def re_name(requirement: str) -> str:
+    """The name in a requirement such as `botocore<1.45,>=1.44`."""
+    import re
+
+    return re.match(r"[A-Za-z0-9._-]+", requirement).group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
