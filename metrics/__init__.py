@@ -1,0 +1,1 @@
+"""Fetching, joining, judging and drawing the rows of both arms."""

@@ -1,0 +1,42 @@
+"""Where each file of the project lives, and how one is written whole."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+IMAGES = PROJECT / "images_to_upload"
+OUTPUT_LOCAL = PROJECT / "onprem_images" / "output_local"
+LOCAL_CSV = PROJECT / "onprem_images" / "metrics" / "local_metrics.csv"
+CLOUD_CSV = PROJECT / "metrics" / "lambda_metrics.csv"
+MERGED_CSV = PROJECT / "metrics" / "merged_metrics.csv"
+RUN_JSON = PROJECT / "metrics" / "run.json"
+CHARTS = PROJECT / "metrics" / "charts"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `path` so that a reader finds the old content or the new, never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def shown(path: Path) -> str:
+    """`path` as a user types it: relative to the working directory when it is below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

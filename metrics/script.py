@@ -1,0 +1,86 @@
+"""What makes the scripts behave alike: exit codes, one line for a user's error, flag types."""
+
+import argparse
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # argparse itself exits with 2 on wrong usage
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class UserError(Exception):
+    """Something a user can mend: the message names it, the cause and the next step."""
+
+
+def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """The exit code of `body(args)`; errors that a user can cause become one line on stderr."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return body(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except Exception as error:
+        if (line := cloud_problem(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+    return FAILED
+
+
+def cloud_problem(error: Exception) -> str | None:
+    """One line about an error of boto3's that a user can mend; None for any other error."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+    if isinstance(error, NoCredentialsError):
+        return "no AWS credentials found; run `aws configure`, or use --profile"
+    if isinstance(error, NoRegionError):
+        return "no AWS region is set; use --region or AWS_REGION"
+    if isinstance(error, ClientError):
+        answer, call = error.response["Error"], error.operation_name
+        name = answer.get("BucketName") or answer.get("Key") or ""
+        return f"{call} {name}: {answer['Code']}: {answer.get('Message', '')}".replace(" :", ":")
+    if isinstance(error, BotoCoreError | Boto3Error):
+        return " ".join(str(error).split())
+    return None
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def run_id(text: str) -> str:
+    if not RUN_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no run id: 1 to 64 letters, digits, '.', '_' or '-'"
+        )
+    return text
+
+
+def script_parser(docstring: str) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring, and shows every default."""
+
+    class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+        pass
+
+    return argparse.ArgumentParser(description=docstring, formatter_class=Formatter)

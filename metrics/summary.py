@@ -1,0 +1,265 @@
+"""Joining the rows of both arms picture by picture, and what can be said about them.
+
+Vocabulary
+    pair        one picture (of one round) with a row in both arms, both `ok`
+    ratio       cloud proc_ms / on-prem proc_ms of a pair; above 1 the cloud is slower
+    busy time   sum of proc_ms: work, whatever the parallelism
+    makespan    from the first picture's begin to the last one's end, by the rows' own clock
+    problem     something that voids the comparison; any makes the exit code 1
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lambda_function.metrics_log import COLUMNS, HEADER, MetricRow, rows_to_csv
+from metrics.files import shown
+from metrics.script import UserError
+
+REFERENCE_COLUMNS = COLUMNS[:5]  # all that the published reference run's files have
+NUMBERS = ("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms")
+JOIN = ["image_key", "round"]
+NAMED_AT_MOST = 5
+# Two passes one after the other over the same pictures on the same machine differed by up to 24%
+# (24 A/A trials on a shared 2-core machine): less than that, one pass cannot tell from drift.
+DRIFT_ALLOWANCE = 1.25
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """The numbers of one arm. Times of a picture are over its `ok` rows."""
+
+    source: str
+    environment: str
+    rows: int
+    failed: int
+    cold_starts: int
+    mean_ms: float
+    median_ms: float
+    p95_ms: float
+    busy_s: float
+    makespan_s: float
+
+    @property
+    def pictures_per_s(self) -> float:
+        return self.rows / self.makespan_s if self.makespan_s else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both arms joined. `merged` has a line for each picture of either arm, `pairs` for each pair;
+    columns of an arm end in `_on_prem` or `_cloud`."""
+
+    on_prem: ArmSummary
+    cloud: ArmSummary
+    merged: pd.DataFrame
+    pairs: pd.DataFrame
+    problems: list[str]
+
+    @property
+    def ratios(self) -> pd.Series:
+        return self.pairs["proc_ms_cloud"] / self.pairs["proc_ms_on_prem"]
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def frame_of(rows: list[MetricRow], source: str) -> pd.DataFrame:
+    return _parse(HEADER + rows_to_csv(rows), source, f"the {source} rows")
+
+
+def read_rows(path: Path, source: str) -> pd.DataFrame:
+    """Rows of a metrics CSV, also of one with only the reference run's five columns.
+
+    Raises UserError that names the file, and the line and column of a value that is no number.
+    """
+    name = shown(path)
+    try:
+        return _parse(path.read_text(encoding="utf-8-sig"), source, name)
+    except FileNotFoundError:
+        step = "onprem_images/local_image_proc.py" if source == "on_prem" else "the cloud arm"
+        raise UserError(f"{name} does not exist; run {step} first") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text: {error}") from None
+
+
+def _parse(text: str, source: str, name: str) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{name}: {error}") from None
+    if missing := [column for column in REFERENCE_COLUMNS if column not in rows]:
+        raise UserError(f"{name} has no column {missing[0]!r}; its columns are {list(rows)}")
+    if "run_id" not in rows:  # a reference file, whose cloud keys carry the bucket's prefix
+        rows["image_key"] = rows["image_key"].str.removeprefix("input/")
+    defaults = {"source": source, "round": "1", "status": "ok", "cold_start": "false"}
+    for column in COLUMNS:
+        if column not in rows:
+            rows[column] = defaults.get(column, "")
+    for column in (*NUMBERS, "round"):
+        rows[column] = _numbers(rows[column], name)
+    rows["cold_start"] = rows["cold_start"] == "true"
+    return rows[list(COLUMNS)]
+
+
+def _numbers(texts: pd.Series, name: str) -> pd.Series:
+    """Empty cells become NaN; the first other text that is no number raises UserError."""
+    numbers = pd.to_numeric(texts, errors="coerce")
+    bad = numbers.isna() & (texts != "")
+    if bad.any():
+        line = bad.idxmax() + 2  # the header is line 1
+        raise UserError(f"{name}, line {line}, column {texts.name}: {texts[bad].iloc[0]!r}")
+    return numbers
+
+
+# --- joining and judging ------------------------------------------------------------------------
+
+
+def compare(on_prem: pd.DataFrame, cloud: pd.DataFrame) -> Comparison:
+    """Join the arms' rows and find what voids the comparison."""
+    problems = [*_mixed_runs(on_prem, cloud)]
+    for source, rows in (("on_prem", on_prem), ("cloud", cloud)):
+        if doubles := _names(rows.loc[rows.duplicated(["run_id", *JOIN]), "image_key"]):
+            problems.append(f"more than one {source} row for {doubles}")
+    merged = on_prem.drop_duplicates(JOIN).merge(
+        cloud.drop_duplicates(JOIN),
+        on=JOIN,
+        how="outer",
+        suffixes=("_on_prem", "_cloud"),
+        indicator="arms",
+        validate="one_to_one",
+    )
+    both = merged[merged["arms"] == "both"]
+    pairs = both[(both["status_on_prem"] == "ok") & (both["status_cloud"] == "ok")]
+    problems += _missing(merged)
+    problems += _different_work(both, pairs)
+    if pairs.empty:
+        problems.append("no picture was processed in both arms")
+    return Comparison(
+        summarise(on_prem, "on_prem"), summarise(cloud, "cloud"), merged, pairs, problems
+    )
+
+
+def _mixed_runs(on_prem: pd.DataFrame, cloud: pd.DataFrame) -> list[str]:
+    runs = pd.concat([on_prem["run_id"], cloud["run_id"]]).value_counts()
+    if len(runs) < 2:
+        return []
+    counts = ", ".join(f"{count} of {run or 'no run id'!r}" for run, count in runs.items())
+    return [f"rows of different runs are mixed: {counts}; choose one with --run-id"]
+
+
+def _missing(merged: pd.DataFrame) -> list[str]:
+    problems = []
+    for arm, only in (("cloud", "left_only"), ("on_prem", "right_only")):
+        lost = merged.loc[merged["arms"] == only, "image_key"]
+        if len(lost):
+            problems.append(
+                f"{len(lost)} of {len(merged)} pictures have no {arm} row: {_names(lost)}"
+            )
+    return problems
+
+
+def _different_work(both: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+    """Evidence that the arms did not do the same to the same pictures."""
+    problems = []
+
+    def note(rows: pd.DataFrame, what: str) -> None:
+        if len(rows):
+            problems.append(f"{what} for {len(rows)} pictures: {_names(rows['image_key'])}")
+
+    outcome = {arm: _outcome(both, arm) for arm in ("on_prem", "cloud")}
+    note(both[outcome["on_prem"] != outcome["cloud"]], "the arms differ in success or error")
+    note(both[both["orig_size_on_prem"] != both["orig_size_cloud"]], "the input differs in size")
+    note(pairs[pairs["transform_on_prem"] != pairs["transform_cloud"]], "other transform versions")
+    hashed = (pairs["output_sha256_on_prem"] != "") & (pairs["output_sha256_cloud"] != "")
+    other_hash = pairs["output_sha256_on_prem"] != pairs["output_sha256_cloud"]
+    other_size = pairs["new_size_on_prem"] != pairs["new_size_cloud"]
+    note(pairs[hashed & other_hash], "the output differs")
+    note(pairs[~hashed & other_size], "the output differs in size")
+    for arm in ("on_prem", "cloud"):
+        if len(pairs) and (pairs[f"new_size_{arm}"] == pairs[f"orig_size_{arm}"]).all():
+            problems.append(f"no picture was changed in the {arm} arm: new_size equals orig_size")
+    return problems
+
+
+def _outcome(both: pd.DataFrame, arm: str) -> pd.Series:
+    """Status and error class; the error's wording may differ between systems."""
+    return both[f"status_{arm}"] + both[f"error_{arm}"].str.partition(":")[0]
+
+
+def _names(keys: pd.Series) -> str:
+    more = f" and {len(keys) - NAMED_AT_MOST} more" if len(keys) > NAMED_AT_MOST else ""
+    return ", ".join(map(repr, keys.head(NAMED_AT_MOST))) + more
+
+
+def summarise(rows: pd.DataFrame, source: str) -> ArmSummary:
+    times = rows.loc[rows["status"] == "ok", "proc_ms"]
+    return ArmSummary(
+        source=source,
+        environment=", ".join(sorted(set(rows["environment"]) - {""})) or "unknown",
+        rows=len(rows),
+        failed=int((rows["status"] != "ok").sum()),
+        cold_starts=int(rows["cold_start"].sum()),
+        mean_ms=times.mean(),
+        median_ms=times.median(),
+        p95_ms=times.quantile(0.95),
+        busy_s=times.sum() / 1000,
+        makespan_s=makespan_s(rows),
+    )
+
+
+def makespan_s(rows: pd.DataFrame) -> float:
+    """NaN where a timestamp cannot be read, as in a file from elsewhere."""
+    begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
+    phases = rows[["fetch_ms", "proc_ms", "store_ms"]].sum(axis=1)
+    if begin.empty or begin.isna().any():
+        return math.nan
+    end = begin + pd.to_timedelta(phases, unit="ms")
+    return (end.max() - begin.min()).total_seconds()
+
+
+# --- saying it ----------------------------------------------------------------------------------
+
+
+def table(comparison: Comparison) -> str:
+    """The summary of both arms as aligned text."""
+    arms = (comparison.on_prem, comparison.cloud)
+    columns = {
+        "arm": [arm.source for arm in arms],
+        "runs on": [arm.environment for arm in arms],
+        "n": [arm.rows for arm in arms],
+        "failed": [arm.failed for arm in arms],
+        "cold": [arm.cold_starts for arm in arms],
+        "mean ms": [f"{arm.mean_ms:.1f}" for arm in arms],
+        "median ms": [f"{arm.median_ms:.1f}" for arm in arms],
+        "p95 ms": [f"{arm.p95_ms:.1f}" for arm in arms],
+        "busy s": [f"{arm.busy_s:.2f}" for arm in arms],
+        "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
+        "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
+    }
+    return pd.DataFrame(columns).to_string(index=False)
+
+
+def geometric_mean(ratios: pd.Series) -> float:
+    return float(np.exp(np.log(ratios).mean()))
+
+
+def verdict(comparison: Comparison) -> str:
+    """One sentence; what one pass over the pictures can and cannot say is part of it."""
+    if comparison.problems:
+        return f"not comparable: {len(comparison.problems)} problems, see above"
+    ratio = geometric_mean(comparison.ratios)
+    n = len(comparison.ratios)
+    where = "embedded cloud, not AWS" if comparison.cloud.environment == "embedded" else "AWS"
+    basis = (
+        f"geometric mean of cloud/on-prem {ratio:.2f}, {n} pictures x 1 round, {where}; "
+        f"one pass allows for {DRIFT_ALLOWANCE - 1:.0%} drift of the machine"
+    )
+    if 1 / DRIFT_ALLOWANCE < ratio < DRIFT_ALLOWANCE:
+        return f"per picture: cannot tell which is faster ({basis})"
+    faster, times = ("on-prem", ratio) if ratio > 1 else ("the cloud", 1 / ratio)
+    return f"per picture: {faster} is {times:.2f}x faster ({basis})"

@@ -1,0 +1,1 @@
+"""The on-prem arm and the data set that both arms process."""

@@ -1,0 +1,109 @@
+"""The data set: which pictures there are, and under which keys both arms know them.
+
+Every regular file below the folder counts, whatever its name: a file that is no picture becomes an
+`error` row in both arms, so nothing is left out unseen. Links are followed.
+"""
+
+import hashlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lambda_function.image_transform import output_name
+from metrics.files import IMAGES, shown
+from metrics.script import UserError
+
+NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
+LONGEST_KEY = 1024 - len("processed/.jpg")  # bytes; S3 allows 1,024 with prefix and suffix
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One input. `image_key` is its path below the folder, with `/`; `size` is in bytes.
+
+    `sha256` is of the content when it was listed, empty when the file could not be read.
+    """
+
+    image_key: str
+    path: Path
+    size: int
+    sha256: str
+
+
+def load_pictures(folder: Path) -> list[Picture]:
+    """The pictures of `folder`, largest first, so that no large one is left for the end.
+
+    Generates the sample set when the project's own folder holds none. Raises UserError when
+    there is none elsewhere, or when names rule out that every picture gets an output of its own.
+    """
+    paths = find_files(folder)
+    if not paths and folder == IMAGES:
+        from onprem_images.sample_images import generate_sample_images
+
+        print(f"no picture in {shown(folder)}: generating a sample set", file=sys.stderr)
+        generate_sample_images(folder)
+        paths = find_files(folder)
+    if not paths:
+        raise UserError(f"no picture in {folder}; put some there, or name a folder with --images")
+    check_keys(list(paths))
+    with ThreadPoolExecutor() as pool:
+        pictures = list(pool.map(lambda item: _picture(*item), paths.items()))
+    return sorted(pictures, key=lambda picture: (-picture.size, picture.image_key))
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """Regular files below `folder` by key. A folder that is reached twice counts once."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    files, seen = {}, set()
+    for top, names, file_names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:  # a link back up, which would never end
+            names.clear()
+            continue
+        seen.add(real)
+        names.sort()
+        for name in file_names:
+            path = Path(top, name)
+            if name not in NOT_PICTURES:
+                files[path.relative_to(folder).as_posix()] = path
+    special = [path for path in files.values() if not path.is_file()]
+    for path in special:
+        print(f"left out, not a regular file: {os.fsencode(path)!r}", file=sys.stderr)
+    return {key: path for key, path in files.items() if path not in special}
+
+
+def check_keys(keys: list[str]) -> None:
+    """Raise UserError for a key that S3 cannot hold, and for two that share an output."""
+    outputs: dict[str, str] = {}
+    for key in keys:
+        try:
+            length = len(key.encode())
+        except UnicodeEncodeError:
+            raise UserError(f"{os.fsencode(key)!r} is not UTF-8; rename it") from None
+        if length > LONGEST_KEY:
+            raise UserError(f"{key!r} is longer than {LONGEST_KEY} bytes; shorten it")
+        other = outputs.setdefault(output_name(key), key)
+        if other != key:
+            raise UserError(f"{other!r} and {key!r} would have the same output; rename one")
+    for output, key in outputs.items():
+        for parent in Path(output).parents:
+            if (other := outputs.get(parent.as_posix())) is not None:
+                raise UserError(f"the output of {other!r} is a folder of that of {key!r}")
+
+
+def _picture(key: str, path: Path) -> Picture:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return Picture(key, path, file.tell(), digest)
+    except OSError:  # each arm says so when it comes to it
+        return Picture(key, path, 0, "")
+
+
+def fingerprint(pictures: list[Picture]) -> str:
+    """One hash of all keys and contents: equal for equal data sets, in any order of listing."""
+    lines = sorted(f"{picture.sha256} {picture.image_key}\n" for picture in pictures)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

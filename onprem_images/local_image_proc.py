@@ -1,0 +1,147 @@
+"""The on-prem arm: every picture of images_to_upload/ through the transform on this machine.
+
+Writes onprem_images/output_local/ and, whole, onprem_images/metrics/local_metrics.csv. Each worker
+process is warmed up before the first timed picture.
+
+    python onprem_images/local_image_proc.py
+    python onprem_images/local_image_proc.py --images ~/photos --workers 4
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the project is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+from tqdm import tqdm
+
+from lambda_function.image_transform import Measurement, measure_transform, output_name, warm_up
+from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
+from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
+from metrics.machine import available_cpus, memory_mb, new_run_id
+from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
+from onprem_images.dataset import Picture, load_pictures
+from onprem_images.worker_pool import worker_pool
+
+OUTPUTS_LIST = OUTPUT_LOCAL / ".outputs.json"  # what this script wrote there, so what it may delete
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = script_parser(__doc__)
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
+    add_workers_argument(parser)
+    return run_script(run, parser.parse_args(argv))
+
+
+def add_workers_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=available_cpus(),
+        help="on-prem processes; more than CPUs make each picture slower",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    pictures = load_pictures(args.images)
+    rows = process_on_prem(pictures, args.run_id or new_run_id(), args.workers)
+    failed = [row for row in rows if row.status == "error"]
+    for row in failed:
+        print(f"{row.image_key}: {row.error}", file=sys.stderr)
+    print(f"on-prem: {len(rows)} pictures, {len(failed)} failed, run {rows[0].run_id}")
+    print(shown(LOCAL_CSV))
+    return DONE
+
+
+def process_on_prem(pictures: list[Picture], run_id: str, workers: int) -> list[MetricRow]:
+    """One row for each picture, in the order in which they were begun; also written to LOCAL_CSV.
+
+    Replaces the outputs and the rows of the run before. Raises UserError when a worker dies.
+    """
+    clear_outputs()
+    LOCAL_CSV.unlink(missing_ok=True)
+    names = [output_name(picture.image_key) for picture in pictures]
+    write_whole(OUTPUTS_LIST, json.dumps(names, indent=0).encode())
+    rows = []
+    with (
+        worker_pool(workers, warm_up) as pool,
+        tqdm(total=len(pictures), desc="on-prem", unit="picture", disable=None) as bar,
+    ):
+        tasks = {pool.submit(process_picture, picture, run_id): picture for picture in pictures}
+        try:
+            for task in as_completed(tasks):
+                rows.append(task.result())
+                bar.update()
+        except BrokenProcessPool:
+            done = {row.image_key for row in rows}
+            under_way = [p.image_key for p in pictures if p.image_key not in done][: 2 * workers]
+            raise UserError(
+                "an on-prem worker died (out of memory?); the picture is one of: "
+                + ", ".join(map(repr, under_way))
+            ) from None
+    rows.sort(key=lambda row: (row.timestamp, row.image_key))
+    write_whole(LOCAL_CSV, (HEADER + rows_to_csv(rows)).encode())
+    return rows
+
+
+def process_picture(picture: Picture, run_id: str) -> MetricRow:
+    """The row of one picture, whose output is written. Runs in a worker."""
+    import multiprocessing
+
+    timestamp = utc_now()
+    data, fetch_ms, store_ms = b"", 0.0, 0.0
+    try:
+        data, fetch_ms = timed(picture.path.read_bytes)
+        measured = measure_transform(data)
+    except OSError as error:  # vanished or unreadable: a row that says so, like any bad picture
+        measured = Measurement(None, "", f"{type(error).__name__}: {error.strerror}", 0.0, 0.0)
+    if measured.output is not None:
+        target = OUTPUT_LOCAL / output_name(picture.image_key)
+        _, store_ms = timed(write_whole, target, measured.output)
+    return MetricRow.of(
+        measured,
+        timestamp=timestamp,
+        image_key=picture.image_key,
+        orig_size=len(data),
+        source="on_prem",
+        run_id=run_id,
+        round=1,
+        fetch_ms=fetch_ms,
+        store_ms=store_ms,
+        cold_start=False,  # warmed up before the first picture
+        worker=multiprocessing.current_process().name,
+        memory_mb=memory_mb(),
+        environment="local",
+    )
+
+
+def recorded_outputs() -> list[Path]:
+    """Output files that an earlier run recorded as its own, and that are still there."""
+    try:
+        names = json.loads(OUTPUTS_LIST.read_bytes())
+    except FileNotFoundError:
+        return []
+    paths = [OUTPUT_LOCAL / name for name in names]
+    return [path for path in paths if path.is_file() and path.is_relative_to(OUTPUT_LOCAL)]
+
+
+def clear_outputs() -> None:
+    """Delete what an earlier run recorded as its own, and folders that this leaves empty."""
+    outputs = recorded_outputs()
+    for path in outputs:
+        path.unlink(missing_ok=True)
+    folders = {parent for path in outputs for parent in path.parents}
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        if OUTPUT_LOCAL in folder.parents and not any(folder.iterdir()):
+            folder.rmdir()
+    OUTPUTS_LIST.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

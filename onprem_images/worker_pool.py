@@ -1,0 +1,48 @@
+"""Worker processes that are ready before the first task, and never outlive their parent."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+START_LIMIT_S = 120
+
+
+@contextlib.contextmanager
+def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
+    """A pool in which every worker has run `warm_up` before the first task starts.
+
+    Leaving the context early (Ctrl-C, an error) drops the tasks that have not begun.
+    """
+    context = multiprocessing.get_context("spawn")  # the same on every system; no forked threads
+    together = context.Barrier(workers)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(together, warm_up)
+    )
+    try:
+        # The pool starts a worker for each task that finds none idle, and all are busy with
+        # starting until the last one has.
+        for future in [pool.submit(_nothing) for _ in range(workers)]:
+            future.result(START_LIMIT_S)
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(together: "multiprocessing.Barrier", warm_up: Callable[[], None]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    warm_up()
+    together.wait(START_LIMIT_S)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _nothing() -> None:
+    """A first task for each worker."""
