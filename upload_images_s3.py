@@ -1,0 +1,187 @@
+"""Upload the pictures of images_to_upload/ to the input bucket, which triggers the cloud arm.
+
+Each object is input/<image_key> with the run id as metadata; a manifest of the run is put into the
+output bucket first. Exits 1 and names the picture when an upload fails.
+
+    AWS_ENDPOINT_URL=http://127.0.0.1:... python upload_images_s3.py
+    python upload_images_s3.py --cloud aws --dry-run
+"""
+
+import argparse
+import csv
+import json
+import mimetypes
+import sys
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
+from lambda_function.handler import INPUT_PREFIX
+from lambda_function.metrics_log import put_if
+from metrics.cloud_rows import MANIFESTS_PREFIX
+from metrics.files import IMAGES, LOCAL_CSV, shown
+from metrics.machine import new_run_id
+from metrics.script import (
+    DONE,
+    UserError,
+    cloud_problem,
+    positive_int,
+    run_id,
+    run_script,
+    script_parser,
+)
+from onprem_images.dataset import Picture, load_pictures
+
+PARALLEL_UPLOADS = 8
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = script_parser(__doc__)
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    parser.add_argument(
+        "--run-id",
+        type=run_id,
+        default=None,
+        help=f"default: that of the rows in {shown(LOCAL_CSV)}, or a new one",
+    )
+    parser.add_argument(
+        "--parallel", type=positive_int, default=PARALLEL_UPLOADS, help="uploads at once"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be uploaded, and stop"
+    )
+    add_cloud_arguments(parser)
+    return run_script(run, parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    pictures = load_pictures(args.images)
+    cloud = cloud_of(args)
+    buckets = find_buckets(cloud)
+    if args.dry_run:
+        for picture in pictures:
+            print(f"{picture.size:>12,} bytes  s3://{buckets.input}/{object_key(picture)}")
+        total = sum(picture.size for picture in pictures)
+        print(f"would upload {len(pictures)} pictures, {total:,} bytes")
+        return DONE
+    run_id = args.run_id or run_id_of_local_rows() or new_run_id()
+    s3 = make_client(cloud, "s3")
+    check_conditional_writes(s3, buckets.output)
+    upload_images(s3, buckets, pictures, run_id, args.parallel)
+    print(f"uploaded {len(pictures)} pictures to s3://{buckets.input}/{INPUT_PREFIX}, run {run_id}")
+    return DONE
+
+
+def run_id_of_local_rows() -> str | None:
+    """So that scripts run one after the other by hand make one run."""
+    try:
+        with LOCAL_CSV.open(newline="") as file:
+            return next(csv.DictReader(file), {}).get("run_id")
+    except FileNotFoundError:
+        return None
+
+
+def object_key(picture: Picture) -> str:
+    return INPUT_PREFIX + picture.image_key
+
+
+def upload_images(
+    s3, buckets: Buckets, pictures: list[Picture], run_id: str, parallel: int = PARALLEL_UPLOADS
+) -> None:
+    """Upload all that can be; raises UserError when some can not, after naming each on stderr."""
+    put_manifest(s3, buckets.output, run_id, pictures)
+    failures = []
+    with (
+        progress_in_bytes(pictures) as bar,
+        ThreadPoolExecutor(parallel) as pool,
+    ):
+        lock = threading.Lock()
+
+        def advance(sent: int) -> None:
+            with lock:
+                bar.update(sent)
+
+        tasks = {
+            pool.submit(upload_image, s3, buckets.input, picture, run_id, advance): picture
+            for picture in pictures
+        }
+        try:
+            for task in as_completed(tasks):
+                if (error := task.exception()) is not None:
+                    failures.append((tasks[task], reason_of(error)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for picture, reason in failures:
+        print(f"error: {picture.image_key}: {reason}", file=sys.stderr)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(pictures)} pictures were not uploaded; see above")
+
+
+def progress_in_bytes(pictures: list[Picture]) -> tqdm:
+    total = sum(picture.size for picture in pictures)
+    return tqdm(total=total, desc="upload", unit="B", unit_scale=True, disable=None)
+
+
+def upload_image(s3, bucket: str, picture: Picture, run_id: str, advance) -> None:
+    """Stream one picture; in parts when it is large. `advance` is told each count of bytes."""
+    from boto3.s3.transfer import TransferConfig
+
+    content_type, _ = mimetypes.guess_type(picture.path.name)
+    s3.upload_file(
+        str(picture.path),
+        bucket,
+        object_key(picture),
+        ExtraArgs={
+            "ContentType": content_type or "application/octet-stream",
+            "Metadata": {"run-id": run_id, "round": "1"},
+        },
+        Callback=advance,
+        Config=TransferConfig(use_threads=False),  # the pictures are in parallel already
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, Exception) and (line := cloud_problem(error)):
+        return line
+    raise error
+
+
+def put_manifest(s3, bucket: str, run_id: str, pictures: list[Picture]) -> None:
+    """Record what the run uploads: later runs clean by it, and nothing else."""
+    manifest = {
+        "run_id": run_id,
+        "pictures": [
+            {"image_key": p.image_key, "size": p.size, "sha256": p.sha256} for p in pictures
+        ],
+    }
+    s3.put_object(
+        Bucket=bucket,
+        Key=f"{MANIFESTS_PREFIX}{run_id}.json",
+        Body=json.dumps(manifest, ensure_ascii=False).encode(),
+        ContentType="application/json",
+    )
+
+
+def check_conditional_writes(s3, bucket: str) -> None:
+    """Raise UserError when this S3 ignores conditions on PUT: rows could then be lost."""
+    key = f"metrics/probe-{uuid.uuid4().hex}"
+    try:
+        put_if(s3, bucket, key, b"1", IfNoneMatch="*")
+        if put_if(s3, bucket, key, b"2", IfNoneMatch="*"):
+            raise UserError(
+                f"the S3 server of bucket {bucket!r} ignores If-None-Match on PUT, so rows of "
+                "concurrent functions could be lost; use a server that honours it"
+            )
+    finally:
+        s3.delete_object(Bucket=bucket, Key=key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
