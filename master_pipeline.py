@@ -97,7 +97,7 @@ def chosen_cloud(args: argparse.Namespace) -> Iterator[Cloud]:
     if args.cloud == "embedded" and not args.endpoint_url:
         from lambda_function.embedded_cloud import embedded_cloud
 
-        with embedded_cloud(concurrency=args.concurrency, stack=args.stack) as cloud:
+        with embedded_cloud(args.concurrency, args.stack) as cloud:
             yield cloud
     else:
         yield cloud_of(args)

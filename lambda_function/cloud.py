@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -57,10 +58,23 @@ def add_cloud_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--region", help="AWS region (env AWS_REGION)")
     group.add_argument("--profile", help="AWS profile (env AWS_PROFILE)")
     group.add_argument(
-        "--stack", default=DEFAULT_STACK, help="CloudFormation stack whose outputs name the buckets"
+        "--stack",
+        type=stack_name,
+        default=DEFAULT_STACK,
+        help="CloudFormation stack whose outputs name the buckets",
     )
     group.add_argument("--input-bucket", help="instead of the stack's (env INPUT_BUCKET)")
     group.add_argument("--output-bucket", help="instead of the stack's (env OUTPUT_BUCKET)")
+
+
+def stack_name(text: str) -> str:
+    """A stack name that bucket names can begin with: see the BucketName lines of the template."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,26}[a-z0-9]", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no stack name here: 2 to 28 lower-case letters, digits or '-', "
+            "beginning with a letter"
+        )
+    return text
 
 
 def cloud_of(args: argparse.Namespace) -> Cloud:

@@ -20,7 +20,9 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -28,10 +30,12 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from lambda_function.cloud import (
+    DEFAULT_STACK,
     EMBEDDED_CREDENTIALS,
     EMBEDDED_REGION,
     Cloud,
     make_client,
+    stack_name,
 )
 from metrics.machine import available_cpus
 from metrics.script import DONE, UserError, positive_int, run_script, script_parser
@@ -39,21 +43,28 @@ from metrics.script import DONE, UserError, positive_int, run_script, script_par
 CODE_BUCKET = "embedded-cloud-code"
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
 STOP_LIMIT_S = 20
+LOOPBACK = "127.0.0.1"
+
+
+def default_runtime_client() -> str:
+    """AWS's own client, or a stand-in on systems that it has no wheel for."""
+    return "awslambdaric" if importlib.util.find_spec("awslambdaric") else "standard_library"
 
 
 @contextlib.contextmanager
 def embedded_cloud(
-    *, concurrency: int | None = None, runtime_client: str | None = None, stack: str | None = None
+    concurrency: int, stack: str = DEFAULT_STACK, runtime_client: str | None = None
 ) -> Iterator[Cloud]:
     """An embedded cloud in a process of its own, with the stack deployed; ends with the context.
 
     The process ends, too, when this one dies: it reads the pipe that this one holds open. Raises
     UserError when it does not start.
     """
-    command = [sys.executable, str(Path(__file__).resolve()), "--until-stdin-closes"]
-    command += ["--concurrency", str(concurrency)] if concurrency else []
-    command += ["--runtime-client", runtime_client] if runtime_client else []
-    command += ["--stack", stack] if stack else []
+    command = [
+        *(sys.executable, str(Path(__file__).resolve()), "--until-stdin-closes"),
+        *("--concurrency", str(concurrency), "--stack", stack),
+        *("--runtime-client", runtime_client or default_runtime_client()),
+    ]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -65,8 +76,7 @@ def embedded_cloud(
         line = process.stdout.readline()
         if not line.startswith("AWS_ENDPOINT_URL="):
             raise UserError("the embedded cloud did not start; its message stands above")
-        cloud = Cloud("embedded", line.strip().partition("=")[2])
-        yield cloud if stack is None else Cloud("embedded", cloud.endpoint_url, stack=stack)
+        yield Cloud("embedded", line.strip().partition("=")[2], stack=stack)
     finally:
         process.stdin.close()
         try:
@@ -78,7 +88,6 @@ def embedded_cloud(
 
 
 def main(argv: list[str] | None = None) -> int:
-    default = Cloud()
     parser = script_parser(__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument(
@@ -90,10 +99,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--runtime-client",
         choices=["awslambdaric", "standard_library"],
-        default="awslambdaric" if importlib.util.find_spec("awslambdaric") else "standard_library",
+        default=default_runtime_client(),
         help="what runs the handler: AWS's own client, or a stand-in where it has no wheel",
     )
-    parser.add_argument("--stack", default=default.stack, help="name of the stack it deploys")
+    parser.add_argument(
+        "--stack", type=stack_name, default=DEFAULT_STACK, help="name of the stack it deploys"
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return run_script(serve, parser.parse_args(argv))
 
@@ -108,7 +119,7 @@ def serve(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
         server, functions = start_server(args, Path(folder))
         try:
-            cloud = Cloud("embedded", f"http://127.0.0.1:{server.server_port}", stack=args.stack)
+            cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.server_port}", stack=args.stack)
             deploy_stack(cloud)
             print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)
             if not args.until_stdin_closes:
@@ -139,17 +150,23 @@ def start_server(args: argparse.Namespace, folder: Path):
     moto_cloud = MotoCloud(EMBEDDED_CREDENTIALS)
     moto_cloud.install()
     try:
+        listening = socket.create_server((LOOPBACK, args.port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on port {args.port}: {error}; choose another") from error
+    with listening:
         server = make_server(
-            "127.0.0.1", args.port, moto_cloud, threaded=True, request_handler=MotoRequestHandler
+            *listening.getsockname(),
+            moto_cloud,
+            threaded=True,
+            request_handler=MotoRequestHandler,
+            fd=listening.fileno(),
         )
-    except (OSError, SystemExit) as error:  # werkzeug exits when the port is taken
-        raise UserError(f"port {args.port} is not free; choose another, or 0") from error
     moto_cloud.lambda_service = LambdaService(
         Host(
             folder=folder,
             runtime_folder=link_runtime_packages(folder / "runtime"),
             client_code=runtime_client_code(folder / "runtime", args.runtime_client),
-            endpoint_url=f"http://127.0.0.1:{server.server_port}",
+            endpoint_url=f"http://{LOOPBACK}:{server.server_port}",
             concurrency=args.concurrency,
             write_log=lambda *line: moto_cloud.write_log(EMBEDDED_REGION, *line),
             send_failure=moto_cloud.send_failure,
@@ -189,16 +206,9 @@ def link_runtime_packages(folder: Path) -> Path:
             with contextlib.suppress(FileExistsError):
                 os.symlink(package.locate_file(top), folder / top)
         for requirement in package.requires or []:
-            if "extra ==" not in requirement:
-                waiting.append(re_name(requirement))
+            if "extra ==" not in requirement:  # such as `botocore<1.45,>=1.44`
+                waiting.append(re.match(r"[A-Za-z0-9._-]+", requirement).group())
     return folder
-
-
-def re_name(requirement: str) -> str:
-    """The name in a requirement such as `botocore<1.45,>=1.44`."""
-    import re
-
-    return re.match(r"[A-Za-z0-9._-]+", requirement).group()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from metrics.summary import Comparison
 
@@ -37,7 +36,7 @@ def new_figure(comparison: Comparison, title: str, how_to_read: str) -> tuple[Fi
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     n = len(comparison.pairs)
-    figure.suptitle(f"{title}\n", fontsize=13, fontweight="bold", x=0.02, ha="left")
+    figure.suptitle(title, fontsize=13, fontweight="bold", x=0.02, ha="left")
     axes.set_title(
         f"{n} pictures in both arms · {environments(comparison)}",
         fontsize=9,
@@ -127,8 +126,8 @@ def draw_size_vs_time(comparison: Comparison) -> Figure:
     figure, axes = new_figure(
         comparison,
         "Processing time by file size",
-        "Each picture twice: a circle for on-prem, a triangle for the cloud. Both axes are "
-        "logarithmic; equal heights mean equal times.",
+        "Each picture twice: a circle for on-prem, a triangle for the cloud. Equal heights mean "
+        "equal times.",
     )
     dense = 0.8 if len(comparison.pairs) <= 200 else 0.3
     for arm, label in labels(comparison).items():
@@ -142,12 +141,8 @@ def draw_size_vs_time(comparison: Comparison) -> Figure:
             label=label,
             linewidths=0,
         )
-    if len(comparison.pairs):
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-            axis.set_major_formatter(ScalarFormatter())
-            axis.set_minor_formatter(NullFormatter())
-        axes.legend(frameon=False)
+    axes.legend(frameon=False)
+    axes.set(xlim=(0, None), ylim=(0, None))
     axes.grid(axis="x", color="#EEEEEE", linewidth=0.7)
     axes.set_xlabel("size of the input file (MB)")
     axes.set_ylabel("time per picture (ms)")

@@ -8,6 +8,7 @@ Vocabulary
     problem     something that voids the comparison; any makes the exit code 1
 """
 
+import csv
 import io
 import math
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lambda_function.metrics_log import COLUMNS, HEADER, MetricRow, rows_to_csv
+from lambda_function.metrics_log import COLUMNS
 from metrics.files import shown
 from metrics.script import UserError
 
 REFERENCE_COLUMNS = COLUMNS[:5]  # all that the published reference run's files have
-NUMBERS = ("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms")
+NUMBERS = ("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms", "round")
 JOIN = ["image_key", "round"]
 NAMED_AT_MOST = 5
 # Two passes one after the other over the same pictures on the same machine differed by up to 24%
@@ -68,30 +69,20 @@ class Comparison:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def frame_of(rows: list[MetricRow], source: str) -> pd.DataFrame:
-    return _parse(HEADER + rows_to_csv(rows), source, f"the {source} rows")
-
-
 def read_rows(path: Path, source: str) -> pd.DataFrame:
     """Rows of a metrics CSV, also of one with only the reference run's five columns.
 
-    Raises UserError that names the file, and the line and column of a value that is no number.
+    Raises UserError that names the file, and line and column of what cannot be read.
     """
     name = shown(path)
     try:
-        return _parse(path.read_text(encoding="utf-8-sig"), source, name)
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         step = "onprem_images/local_image_proc.py" if source == "on_prem" else "the cloud arm"
         raise UserError(f"{name} does not exist; run {step} first") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text: {error}") from None
-
-
-def _parse(text: str, source: str, name: str) -> pd.DataFrame:
-    try:
-        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{name}: {error}") from None
+    rows = _records(text, name)
     if missing := [column for column in REFERENCE_COLUMNS if column not in rows]:
         raise UserError(f"{name} has no column {missing[0]!r}; its columns are {list(rows)}")
     if "run_id" not in rows:  # a reference file, whose cloud keys carry the bucket's prefix
@@ -100,19 +91,45 @@ def _parse(text: str, source: str, name: str) -> pd.DataFrame:
     for column in COLUMNS:
         if column not in rows:
             rows[column] = defaults.get(column, "")
-    for column in (*NUMBERS, "round"):
-        rows[column] = _numbers(rows[column], name)
+    for column in NUMBERS:
+        rows[column] = _numbers(rows, column, name)
     rows["cold_start"] = rows["cold_start"] == "true"
-    return rows[list(COLUMNS)]
+    return rows[list(COLUMNS)].reset_index(drop=True)
 
 
-def _numbers(texts: pd.Series, name: str) -> pd.Series:
-    """Empty cells become NaN; the first other text that is no number raises UserError."""
+def _records(text: str, name: str) -> pd.DataFrame:
+    """Texts by column, indexed by line of the file; every record is as long as the header."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines, records = [], []
+    try:
+        header = next(reader, [])
+        for record in reader:
+            if len(record) != len(header):
+                raise UserError(
+                    f"{name}, line {reader.line_num}: {len(record)} columns, "
+                    f"where the header has {len(header)}"
+                )
+            lines.append(reader.line_num)
+            records.append(record)
+    except csv.Error as error:
+        raise UserError(f"{name}, line {reader.line_num}: {error}") from None
+    if not records:
+        raise UserError(f"{name} holds no row")
+    return pd.DataFrame(records, columns=header, index=lines, dtype=object)
+
+
+def _numbers(rows: pd.DataFrame, column: str, name: str) -> pd.Series:
+    """`column` as numbers. An empty cell is NaN, where the reference run has no such column."""
+    texts = rows[column]
     numbers = pd.to_numeric(texts, errors="coerce")
-    bad = numbers.isna() & (texts != "")
+    bad = ~((np.isfinite(numbers)) & (numbers >= 0))
+    if column not in REFERENCE_COLUMNS:
+        bad &= texts != ""
+    if column == "proc_ms":  # work takes time, and ratios need it
+        bad |= (numbers == 0) & (rows["status"] == "ok")
     if bad.any():
-        line = bad.idxmax() + 2  # the header is line 1
-        raise UserError(f"{name}, line {line}, column {texts.name}: {texts[bad].iloc[0]!r}")
+        line = bad.idxmax()
+        raise UserError(f"{name}, line {line}, column {column}: {texts[line]!r} is no valid number")
     return numbers
 
 

@@ -38,8 +38,11 @@ def load_pictures(folder: Path) -> list[Picture]:
     Generates the sample set when the project's own folder holds none. Raises UserError when
     there is none elsewhere, or when names rule out that every picture gets an output of its own.
     """
+    IMAGES.mkdir(exist_ok=True)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; put pictures there, or name one with --images")
     paths = find_files(folder)
-    if not paths and folder == IMAGES:
+    if not paths and folder.samefile(IMAGES):
         from onprem_images.sample_images import generate_sample_images
 
         print(f"no picture in {shown(folder)}: generating a sample set", file=sys.stderr)
@@ -55,8 +58,6 @@ def load_pictures(folder: Path) -> list[Picture]:
 
 def find_files(folder: Path) -> dict[str, Path]:
     """Regular files below `folder` by key. A folder that is reached twice counts once."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
     files, seen = {}, set()
     for top, names, file_names in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)

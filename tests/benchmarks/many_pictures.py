@@ -22,7 +22,7 @@ from functools import partial
 import master_pipeline
 from metrics.files import CLOUD_CSV, LOCAL_CSV
 from metrics.machine import available_cpus
-from metrics.script import DONE, positive_int, run_script, script_parser
+from metrics.script import positive_int, run_script, script_parser
 from onprem_images.sample_images import PICTURES, SAMPLE_SEED, render_picture
 from onprem_images.worker_pool import worker_pool
 
@@ -40,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), args.pictures)
         start = time.perf_counter()
-        code = master_pipeline.main(
-            ["--images", folder, "--concurrency", str(args.concurrency)]
-        )
+        code = master_pipeline.main(["--images", folder, "--concurrency", str(args.concurrency)])
         took_s = time.perf_counter() - start
     check(args.pictures)
     print(f"{args.pictures} pictures at concurrency {args.concurrency}: {took_s:.1f} s")
