@@ -119,7 +119,7 @@ def serve(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
         server, functions = start_server(args, Path(folder))
         try:
-            cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.server_port}", stack=args.stack)
+            cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.port}", stack=args.stack)
             deploy_stack(cloud)
             print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)
             if not args.until_stdin_closes:
@@ -166,7 +166,7 @@ def start_server(args: argparse.Namespace, folder: Path):
             folder=folder,
             runtime_folder=link_runtime_packages(folder / "runtime"),
             client_code=runtime_client_code(folder / "runtime", args.runtime_client),
-            endpoint_url=f"http://{LOOPBACK}:{server.server_port}",
+            endpoint_url=f"http://{LOOPBACK}:{server.port}",
             concurrency=args.concurrency,
             write_log=lambda *line: moto_cloud.write_log(EMBEDDED_REGION, *line),
             send_failure=moto_cloud.send_failure,
