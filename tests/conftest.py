@@ -1,0 +1,91 @@
+"""Fixtures that stack: credentials -> moto's S3 -> buckets; an embedded cloud; a checkout to run."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+from PIL import Image
+
+from lambda_function.cloud import Buckets, Cloud
+from lambda_function.embedded_cloud import embedded_cloud
+from metrics.files import PROJECT
+
+NOT_CODE = (".*", "__pycache__", "*.csv", "*.json", "charts", "output_local", "images_to_upload")
+RUN_LIMIT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def _aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on, or reaches, the AWS configuration of who runs it."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name in ("INPUT_BUCKET", "OUTPUT_BUCKET"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+@pytest.fixture
+def s3(_aws_environment: None) -> Iterator:
+    """An S3 client of moto's, in this process, with the buckets `in` and `out`."""
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="in")
+        client.create_bucket(Bucket="out")
+        yield client
+
+
+@pytest.fixture
+def buckets() -> Buckets:
+    return Buckets("in", "out")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Cloud]:
+    """One embedded cloud for all tests that need no other; they share its buckets."""
+    with embedded_cloud(concurrency=2) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the project's code without results and pictures, to run as a user does."""
+    copy = tmp_path / "project"
+    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(*NOT_CODE))
+    (copy / "images_to_upload").mkdir()
+    return copy
+
+
+@pytest.fixture
+def run_script_in(checkout: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `script` of the checkout as a subprocess, by default from the checkout."""
+
+    def run(script: str, *arguments: str, cwd: Path | None = None, **environment: str):
+        return subprocess.run(
+            [sys.executable, str(checkout / script), *arguments],
+            cwd=cwd or checkout,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=RUN_LIMIT_S,
+        )
+
+    return run
+
+
+def jpeg(width: int = 64, height: int = 48, colour: str = "teal", **options: object) -> bytes:
+    """A small JPEG picture with an edge in it, so that its orientation can be seen."""
+    picture = Image.new("RGB", (width, height), colour)
+    picture.paste("white", (0, 0, width // 2, height // 3))
+    output = io.BytesIO()
+    picture.save(output, "JPEG", **options)
+    return output.getvalue()
