@@ -140,8 +140,9 @@ def _flat_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         white.info = image.info
         image = Image.alpha_composite(white, image)
-    if len(image.info.get("comment") or "") > LONGEST_JPEG_COMMENT:
-        del image.info["comment"]  # legal in a GIF, impossible in a JPEG
+    comment = image.info.get("comment") or b""  # text in a PNG, which JPEG stores as UTF-8
+    if len(comment.encode() if isinstance(comment, str) else comment) > LONGEST_JPEG_COMMENT:
+        del image.info["comment"]  # legal in a GIF or PNG, impossible in a JPEG
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

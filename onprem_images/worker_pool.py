@@ -25,15 +25,30 @@ def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPo
     try:
         # The pool starts a worker for each task that finds none idle, and all are busy with
         # starting until the last one has.
-        for future in [pool.submit(_nothing) for _ in range(workers)]:
+        with _interrupts_held():
+            started = [pool.submit(_nothing) for _ in range(workers)]
+        for future in started:
             future.result(START_LIMIT_S)
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Block SIGINT, which processes that start meanwhile inherit for good.
+
+    Ctrl-C is for the parent, which ends the pool. A worker that ignored it by its own doing would
+    still show a traceback when it comes while the worker imports its modules.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(together: "multiprocessing.Barrier", warm_up: Callable[[], None]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warm_up()
     together.wait(START_LIMIT_S)

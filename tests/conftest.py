@@ -36,17 +36,17 @@ def _aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def s3(_aws_environment: None) -> Iterator:
-    """An S3 client of moto's, in this process, with the buckets `in` and `out`."""
+    """An S3 client of moto's, in this process, with an input and an output bucket."""
     with mock_aws():
         client = boto3.client("s3")
-        client.create_bucket(Bucket="in")
-        client.create_bucket(Bucket="out")
+        client.create_bucket(Bucket="input-bucket")
+        client.create_bucket(Bucket="output-bucket")
         yield client
 
 
 @pytest.fixture
 def buckets() -> Buckets:
-    return Buckets("in", "out")
+    return Buckets("input-bucket", "output-bucket")
 
 
 @pytest.fixture(scope="session")

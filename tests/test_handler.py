@@ -1,0 +1,183 @@
+"""The cloud arm, called as Lambda calls it, on moto's S3."""
+
+import io
+import json
+from types import SimpleNamespace
+from urllib.parse import quote_plus
+
+import pytest
+from botocore.exceptions import ClientError
+from conftest import jpeg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lambda_function import handler
+from lambda_function.image_transform import transform_image
+from lambda_function.metrics_log import CSV_KEY, HEADER, pending_rows, read_object, rows_from_csv
+
+IN, OUT = "input-bucket", "output-bucket"
+METADATA = {"run-id": "run-1", "round": "1"}
+
+
+def record(key: str, bucket: str = IN, event: str = "ObjectCreated:Put") -> dict:
+    """An S3 event record; S3 form-encodes the key."""
+    return {
+        "eventName": event,
+        "s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(key, safe="/")}},
+    }
+
+
+def context(remaining_ms: int = 60_000) -> SimpleNamespace:
+    return SimpleNamespace(
+        aws_request_id="request-1", get_remaining_time_in_millis=lambda: remaining_ms
+    )
+
+
+@pytest.fixture
+def invoke(s3, monkeypatch):
+    """Put pictures, by key, and call the handler with one event that tells of them."""
+    monkeypatch.setenv("OUTPUT_BUCKET", OUT)
+    monkeypatch.setattr(handler, "s3_client", lambda: s3)
+
+    def call(pictures: dict[str, bytes], *, metadata=METADATA, lambda_context=None) -> dict:
+        for key, data in pictures.items():
+            s3.put_object(Bucket=IN, Key=key, Body=data, Metadata=metadata)
+        event = {"Records": [record(key) for key in pictures]}
+        return handler.lambda_handler(event, lambda_context or context())
+
+    return call
+
+
+def rows_in(s3) -> list:
+    stored = read_object(s3, OUT, CSV_KEY)
+    return rows_from_csv(stored.data.decode().removeprefix(HEADER)) if stored else []
+
+
+KEYS = [
+    "plain.jpg",
+    "sub/folder/x.jpg",
+    "a b+c.jpg",
+    "100%.jpg",
+    "%2B.jpg",
+    "ünï/çødé 🦊.jpg",
+    "x&y=z?#.jpg",
+    "quote'\".jpg",
+    "new\nline.jpg",
+    "..jpg",
+    "-rf.jpg",
+]
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_picture_of_any_name_becomes_an_output_and_one_row(s3, invoke, name):
+    picture = jpeg()
+    assert invoke({f"input/{name}": picture})["ok"] == 1
+    output = s3.get_object(Bucket=OUT, Key=f"processed/{name}")
+    assert output["Body"].read() == transform_image(picture)
+    assert output["ContentType"] == "image/jpeg"
+    (row,) = rows_in(s3)
+    assert (row.image_key, row.run_id, row.round, row.status) == (name, "run-1", 1, "ok")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_keys_decode_to_what_was_uploaded(name):
+    assert handler.object_key(record(f"input/{name}")) == f"input/{name}"
+
+
+def test_the_row_says_what_was_done(s3, invoke, monkeypatch):
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769")
+    picture = jpeg(900, 700)
+    invoke({"input/a.jpg": picture})
+    (row,) = rows_in(s3)
+    output = transform_image(picture)
+    assert (row.orig_size, row.new_size) == (len(picture), len(output))
+    assert (row.source, row.environment, row.memory_mb) == ("cloud", "aws", 1769)
+    assert min(row.proc_ms, row.cpu_ms, row.fetch_ms, row.store_ms) > 0
+    assert Image.open(io.BytesIO(output)).size == (800, 600)
+
+
+def test_an_s3_that_is_not_awss_is_called_embedded(s3, invoke, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    invoke({"input/a.jpg": jpeg()})
+    assert rows_in(s3)[0].environment == "embedded"
+
+
+def test_a_picture_that_cannot_be_read_is_an_error_row_and_no_failure(s3, invoke):
+    assert invoke({"input/bad.jpg": b"no picture"})["error"] == 1
+    (row,) = rows_in(s3)
+    assert (row.status, row.new_size, row.output_sha256) == ("error", 0, "")
+    assert row.error.startswith("UnreadableImage: ")
+    assert read_object(s3, OUT, "processed/bad.jpg") is None
+
+
+def test_every_record_of_an_event_gets_a_row(s3, invoke):
+    counts = invoke({"input/a.jpg": jpeg(), "input/b.jpg": b"bad", "input/c.jpg": jpeg(99, 9)})
+    assert (counts["ok"], counts["error"]) == (2, 1)
+    assert [row.image_key for row in rows_in(s3)] == ["a.jpg", "b.jpg", "c.jpg"] or len(
+        {row.image_key for row in rows_in(s3)}
+    ) == 3
+
+
+def test_only_the_first_picture_of_an_environment_is_a_cold_start(s3, invoke, monkeypatch):
+    monkeypatch.setattr(handler, "_is_cold", True)
+    invoke({"input/a.jpg": jpeg(), "input/b.jpg": jpeg()})
+    invoke({"input/c.jpg": jpeg()})
+    cold = {row.image_key: row.cold_start for row in rows_in(s3)}
+    assert cold == {"a.jpg": True, "b.jpg": False, "c.jpg": False}
+
+
+def test_a_duplicate_event_makes_no_second_row(s3, invoke):
+    invoke({"input/a.jpg": jpeg()})
+    first = rows_in(s3)
+    invoke({"input/a.jpg": jpeg()})
+    assert rows_in(s3) == first
+
+
+def test_an_object_that_no_run_uploaded_belongs_to_no_run(s3, invoke):
+    invoke({"input/a.jpg": jpeg()}, metadata={})
+    assert rows_in(s3)[0].run_id == handler.NO_RUN
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        record("input/a.jpg", bucket=OUT),
+        record("processed/a.jpg"),
+        record("input/folder/"),
+        record("input/a.jpg", event="ObjectRemoved:Delete"),
+    ],
+)
+def test_events_that_could_recurse_or_are_no_picture_are_refused(s3, invoke, refused, capsys):
+    s3.put_object(Bucket=OUT, Key="input/a.jpg", Body=jpeg())
+    before = s3.list_objects_v2(Bucket=OUT)["KeyCount"]
+    counts = handler.lambda_handler({"Records": [refused]}, context())
+    assert counts == {"ok": 0, "error": 0, "refused": 1, "appended": 0}
+    assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == before
+    assert "refused" in json.loads(capsys.readouterr().out.splitlines()[0])
+
+
+def test_the_test_event_that_s3_sends_first_is_harmless(s3, invoke):
+    event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": IN}
+    assert handler.lambda_handler(event, context())["ok"] == 0
+
+
+def test_a_fault_of_s3_fails_the_invocation_so_that_it_is_retried(s3, invoke):
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        handler.lambda_handler({"Records": [record("input/gone.jpg")]}, context())
+
+
+def test_a_row_waits_for_the_next_invocation_when_the_time_is_almost_up(s3, invoke):
+    invoke({"input/a.jpg": jpeg()}, lambda_context=context(remaining_ms=1000))
+    assert rows_in(s3) == []
+    assert len(pending_rows(s3, OUT)) == 1
+    invoke({"input/b.jpg": jpeg()})
+    assert {row.image_key for row in rows_in(s3)} == {"a.jpg", "b.jpg"}
+
+
+def test_one_json_line_is_logged_and_never_the_event(s3, invoke, capsys):
+    invoke({"input/secret-name.jpg": jpeg()})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["request_id"] == "request-1"
+    assert "secret-name" not in line
