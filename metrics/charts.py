@@ -3,6 +3,8 @@
 `draw_*` functions take a Comparison and return a Figure; the caller saves it.
 """
 
+import math
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,11 @@ COLOURS = {"on_prem": "#0072B2", "cloud": "#D55E00"}
 MARKERS = {"on_prem": "o", "cloud": "^"}
 SIZE_INCHES = (8, 5)
 DPI = 120
+GREY = "#555555"
+MARGIN = 0.02  # of the figure, around its texts
+AXES_RECT = (0, 0.055, 1, 0.81)  # what the texts at head and foot leave to the axes: x, y, w, h
+SUBTITLE_CHARACTERS = 100
+LABEL_CHARACTERS = 28
 
 
 def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
@@ -33,25 +40,52 @@ def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
 def new_figure(comparison: Comparison, title: str, how_to_read: str) -> tuple[Figure, Axes]:
     """A figure whose title says n and environment, and whose foot says how to read it."""
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    figure.get_layout_engine().set(rect=AXES_RECT, w_pad=0.12)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure.text(MARGIN, 0.98, title, fontsize=13, fontweight="bold", va="top")
     n = len(comparison.pairs)
-    figure.suptitle(title, fontsize=13, fontweight="bold", x=0.02, ha="left")
-    axes.set_title(
-        f"{n} pictures in both arms · {environments(comparison)}",
-        fontsize=9,
-        color="#555555",
-        loc="left",
-    )
+    counted = f"{n:,} picture{'' if n == 1 else 's'} in both arms"
+    subtitle = shortened(f"{counted} · {environments(comparison)}", SUBTITLE_CHARACTERS)
+    figure.text(MARGIN, 0.927, subtitle, fontsize=9, color=GREY, va="top")
     if comparison.problems:
-        axes.set_title(
-            "NOT COMPARABLE", fontsize=11, color="#B00020", fontweight="bold", loc="right"
-        )
-    figure.supxlabel(how_to_read, fontsize=8.5, color="#555555", x=0.02, ha="left")
+        style = {"color": "#B00020", "fontsize": 11, "fontweight": "bold"}
+        figure.text(1 - MARGIN, 0.98, "NOT COMPARABLE", ha="right", va="top", **style)
+    figure.text(MARGIN, 0.015, how_to_read, fontsize=8.5, color=GREY)
+    axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    axes.yaxis.set_major_formatter("{x:,.10g}")
     return figure, axes
+
+
+def shortened(text: str, characters: int) -> str:
+    """`text` in two lines at most."""
+    return textwrap.fill(text, characters, max_lines=2, placeholder=" …")
+
+
+def add_legend(axes: Axes) -> None:
+    """Above the axes, where it hides no data."""
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9
+    )
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
+
+
+def finish_times(axes: Axes, comparison: Comparison, label: str) -> None:
+    """An axis of times from 0, with room above the highest; says so when there is none."""
+    axes.set_ylabel(label)
+    axes.margins(y=0.18)
+    if comparison.pairs.empty:
+        axes.set_ylim(0, 1)
+        axes.text(0.5, 0.5, "no picture in both arms", transform=axes.transAxes, ha="center")
+    axes.set_ylim(bottom=0)
+
+
+def number(value: float) -> str:
+    """Three digits or more."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def environments(comparison: Comparison) -> str:
@@ -62,7 +96,8 @@ def environments(comparison: Comparison) -> str:
 
 def labels(comparison: Comparison) -> dict[str, str]:
     cloud = comparison.cloud.environment
-    return {"on_prem": "on-prem", "cloud": f"cloud ({cloud})" if cloud != "unknown" else "cloud"}
+    label = f"cloud ({cloud})" if cloud != "unknown" else "cloud"
+    return {"on_prem": "on-prem", "cloud": shortened(label, LABEL_CHARACTERS)}
 
 
 def times(comparison: Comparison, arm: str) -> pd.Series:
@@ -77,12 +112,12 @@ def draw_avg_time(comparison: Comparison) -> Figure:
         "Lower is faster. Bar: mean of proc_ms (decode, resize, encode; no transfer). "
         "Line across: median.",
     )
-    for position, arm in enumerate(COLOURS):
+    for position, arm in enumerate(() if comparison.pairs.empty else COLOURS):
         mean, median = times(comparison, arm).mean(), times(comparison, arm).median()
         axes.bar(position, mean, 0.55, color=COLOURS[arm])
         axes.hlines(median, position - 0.275, position + 0.275, color="black", linewidth=1.5)
         axes.annotate(
-            f"mean {mean:.1f} ms\nmedian {median:.1f} ms",
+            f"mean {number(mean)} ms\nmedian {number(median)} ms",
             (position, max(mean, median)),
             xytext=(0, 4),
             textcoords="offset points",
@@ -90,9 +125,8 @@ def draw_avg_time(comparison: Comparison) -> Figure:
             fontsize=9,
         )
     axes.set_xticks([0, 1], labels(comparison).values())
-    axes.margins(y=0.18)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("mean time per picture (ms)")
+    axes.set_xlim(-0.6, 1.6)
+    finish_times(axes, comparison, "mean time per picture (ms)")
     return figure
 
 
@@ -116,8 +150,7 @@ def draw_boxplot_time(comparison: Comparison) -> Figure:
     for box, colour in zip(boxes["boxes"], COLOURS.values(), strict=True):
         box.set_facecolor(colour)
         box.set_alpha(0.75)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("time per picture (ms)")
+    finish_times(axes, comparison, "time per picture (ms)")
     return figure
 
 
@@ -141,11 +174,11 @@ def draw_size_vs_time(comparison: Comparison) -> Figure:
             label=label,
             linewidths=0,
         )
-    axes.legend(frameon=False)
-    axes.set(xlim=(0, None), ylim=(0, None))
+    add_legend(axes)
+    axes.set_xlim(left=0)
     axes.grid(axis="x", color="#EEEEEE", linewidth=0.7)
     axes.set_xlabel("size of the input file (MB)")
-    axes.set_ylabel("time per picture (ms)")
+    finish_times(axes, comparison, "time per picture (ms)")
     return figure
 
 
@@ -160,14 +193,20 @@ def draw_total_time(comparison: Comparison) -> Figure:
     arms = {"on_prem": comparison.on_prem, "cloud": comparison.cloud}
     for offset, (arm, label) in zip((-0.2, 0.2), labels(comparison).items(), strict=True):
         seconds = [arms[arm].busy_s, arms[arm].makespan_s]
-        bars = axes.bar([0 + offset, 1 + offset], seconds, 0.38, color=COLOURS[arm], label=label)
-        texts = [f"{s:.2f} s" if s == s else "unknown" for s in seconds]
+        texts = ["unknown" if math.isnan(s) else f"{number(s)} s" for s in seconds]
+        bars = axes.bar(
+            [0 + offset, 1 + offset],
+            [0 if math.isnan(s) else s for s in seconds],
+            0.38,
+            color=COLOURS[arm],
+            label=f"{label}, n = {arms[arm].rows:,}",  # unmatched pictures are in these sums, too
+        )
         axes.bar_label(bars, texts, padding=3, fontsize=9)
     axes.set_xticks([0, 1], ["busy time", "makespan"])
     axes.margins(y=0.15)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("time (s)")
-    axes.legend(frameon=False)
+    add_legend(axes)
     return figure
 
 

@@ -85,7 +85,7 @@ def read_rows(path: Path, source: str) -> pd.DataFrame:
     rows = _records(text, name)
     if missing := [column for column in REFERENCE_COLUMNS if column not in rows]:
         raise UserError(f"{name} has no column {missing[0]!r}; its columns are {list(rows)}")
-    if "run_id" not in rows:  # a reference file, whose cloud keys carry the bucket's prefix
+    if source == "cloud" and "run_id" not in rows:  # reference keys carry the bucket's prefix
         rows["image_key"] = rows["image_key"].str.removeprefix("input/")
     defaults = {"source": source, "round": "1", "status": "ok", "cold_start": "false"}
     for column in COLUMNS:
@@ -103,6 +103,8 @@ def _records(text: str, name: str) -> pd.DataFrame:
     lines, records = [], []
     try:
         header = next(reader, [])
+        if doubles := sorted({column for column in header if header.count(column) > 1}):
+            raise UserError(f"{name}, line 1: more than one column {doubles[0]!r}")
         for record in reader:
             if len(record) != len(header):
                 raise UserError(
@@ -205,7 +207,7 @@ def _different_work(both: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
 
 def _outcome(both: pd.DataFrame, arm: str) -> pd.Series:
     """Status and error class; the error's wording may differ between systems."""
-    return both[f"status_{arm}"] + both[f"error_{arm}"].str.partition(":")[0]
+    return both[f"status_{arm}"] + both[f"error_{arm}"].str.split(":", n=1).str[0]
 
 
 def _names(keys: pd.Series) -> str:
@@ -235,8 +237,8 @@ def makespan_s(rows: pd.DataFrame) -> float:
     phases = rows[["fetch_ms", "proc_ms", "store_ms"]].sum(axis=1)
     if begin.empty or begin.isna().any():
         return math.nan
-    end = begin + pd.to_timedelta(phases, unit="ms")
-    return (end.max() - begin.min()).total_seconds()
+    begin_s = (begin - begin.min()).dt.total_seconds()
+    return float((begin_s + phases / 1000).max())
 
 
 # --- saying it ----------------------------------------------------------------------------------
@@ -268,10 +270,14 @@ def geometric_mean(ratios: pd.Series) -> float:
 def verdict(comparison: Comparison) -> str:
     """One sentence; what one pass over the pictures can and cannot say is part of it."""
     if comparison.problems:
-        return f"not comparable: {len(comparison.problems)} problems, see above"
+        count = len(comparison.problems)
+        return f"not comparable: {count} problem{'' if count == 1 else 's'}, see above"
     ratio = geometric_mean(comparison.ratios)
     n = len(comparison.ratios)
-    where = "embedded cloud, not AWS" if comparison.cloud.environment == "embedded" else "AWS"
+    environment = comparison.cloud.environment
+    where = {"embedded": "embedded cloud, not AWS", "aws": "AWS"}.get(
+        environment, f"cloud environment {environment}"
+    )
     basis = (
         f"geometric mean of cloud/on-prem {ratio:.2f}, {n} pictures x 1 round, {where}; "
         f"one pass allows for {DRIFT_ALLOWANCE - 1:.0%} drift of the machine"

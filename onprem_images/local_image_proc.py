@@ -127,8 +127,9 @@ def recorded_outputs() -> list[Path]:
         names = json.loads(OUTPUTS_LIST.read_bytes())
     except FileNotFoundError:
         return []
-    paths = [OUTPUT_LOCAL / name for name in names]
-    return [path for path in paths if path.is_file() and path.is_relative_to(OUTPUT_LOCAL)]
+    paths = [(OUTPUT_LOCAL / name).resolve() for name in names]
+    folder = OUTPUT_LOCAL.resolve()
+    return [path for path in paths if path.is_file() and path.is_relative_to(folder)]
 
 
 def clear_outputs() -> None:
@@ -138,7 +139,7 @@ def clear_outputs() -> None:
         path.unlink(missing_ok=True)
     folders = {parent for path in outputs for parent in path.parents}
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        if OUTPUT_LOCAL in folder.parents and not any(folder.iterdir()):
+        if OUTPUT_LOCAL.resolve() in folder.parents and not any(folder.iterdir()):
             folder.rmdir()
     OUTPUTS_LIST.unlink(missing_ok=True)
 

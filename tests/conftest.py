@@ -1,4 +1,4 @@
-"""Fixtures that stack: credentials -> moto's S3 -> buckets; an embedded cloud; a checkout to run."""
+"""Fixtures that stack: credentials -> moto's S3; an embedded cloud; a checkout to run."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Functions run as on AWS: environments, time-outs, crashes, retries, logs. Both runtime clients."""
+"""Functions run as on AWS: environments, time-outs, crashes, retries, logs; both clients."""
 
 import io
 import json

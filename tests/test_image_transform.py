@@ -1,0 +1,590 @@
+"""The transform: pinned defaults, true colours, upright pictures, and one error for all the rest."""
+
+import functools
+import hashlib
+import io
+import random
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import PurePosixPath
+
+import pytest
+from conftest import jpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops, ImageCms, ImageStat
+from PIL.PngImagePlugin import PngInfo
+
+from lambda_function.image_transform import (
+    FORMATS,
+    TARGET_SIZE,
+    UnreadableImage,
+    measure_transform,
+    output_name,
+    transform_image,
+)
+from metrics.files import PROJECT
+
+COLOURS = ("red", "lime", "blue", "white")  # of the quarters: upper left and right, lower ...
+RGB = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+NEAR = 12  # grey levels: what JPEG and resizing may change in a flat area
+ORIENTATION = 0x0112
+# What turns an upright picture into the stored one, from the EXIF specification.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+# Every mode that Pillow can write, with the modes' deep and premultiplied variants.
+MODES = "1 L LA P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I F I;16 I;16B I;16L I;16N".split()
+# Written for reading elsewhere only, or (SPIDER) taking floats for anything.
+REPEATABLE = settings(deadline=None, derandomize=True)  # the same examples in every run
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    output = io.BytesIO()
+    image.save(output, kind, **options)
+    return output.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def transformed(data: bytes) -> Image.Image:
+    """The output as a picture, of which every promise about its form has been checked."""
+    image = opened(transform_image(data))
+    assert (image.format, image.mode, image.size) == ("JPEG", "RGB", TARGET_SIZE)
+    return image
+
+
+def quarters(width: int, height: int) -> Image.Image:
+    """COLOURS, one in each quarter, so that every turn and flip can be told from the others."""
+    image = Image.new("RGB", (2, 2))
+    image.putdata([RGB[colour] for colour in COLOURS])
+    return image.resize((width, height), Image.Resampling.NEAREST)
+
+
+def noise(width: int, height: int, mode: str = "L", cell: int = 24) -> Image.Image:
+    """Repeatable random blotches of about `cell` pixels."""
+    size = (max(width // cell, 1), max(height // cell, 1))
+    grain = Image.frombytes("L", size, random.Random(1).randbytes(size[0] * size[1]))
+    return grain.resize((width, height)).convert(mode)
+
+
+def colour_at(image: Image.Image, x: float, y: float) -> tuple[float, ...]:
+    """Mean colour around a place that is given as parts of the width and height."""
+    left, top = int(x * image.width), int(y * image.height)
+    return tuple(ImageStat.Stat(image.crop((left - 8, top - 8, left + 8, top + 8))).mean)
+
+
+def is_near(colour: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+    return all(abs(a - b) <= NEAR for a, b in zip(colour, expected, strict=True))
+
+
+def is_upright(image: Image.Image) -> bool:
+    places = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+    return all(
+        is_near(colour_at(image, *place), RGB[colour])
+        for place, colour in zip(places, COLOURS, strict=True)
+    )
+
+
+def halves(image: Image.Image) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return colour_at(image, 0.25, 0.5), colour_at(image, 0.75, 0.5)
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    return max(ImageStat.Stat(ImageChops.difference(one, other)).mean)
+
+
+def plain_pillow(data: bytes) -> bytes:
+    """What the published reference run did."""
+    small = opened(data).convert("RGB").resize((800, 600))
+    return encoded(small, "JPEG", quality=80, optimize=True)
+
+
+# --- the settings that results depend on ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_small_jpeg_gives_the_bytes_of_plain_pillow(mode):
+    data = encoded(noise(1000, 700, mode), "JPEG", quality=90)
+    assert transform_image(data) == plain_pillow(data)
+
+
+def test_a_black_and_white_picture_gives_the_bytes_of_plain_pillow():
+    data = encoded(noise(1000, 700, "1"))
+    assert transform_image(data) == plain_pillow(data)
+
+
+@pytest.mark.parametrize("size", [(1599, 1200), (1600, 1199)])
+def test_a_jpeg_below_twice_the_target_in_one_direction_is_decoded_in_full(size):
+    data = encoded(noise(*size, "RGB"), "JPEG")
+    assert transform_image(data) == plain_pillow(data)
+
+
+def test_a_large_picture_of_another_format_is_resized_like_a_small_one():
+    data = encoded(noise(1600, 1200, "RGB"))
+    assert transform_image(data) == plain_pillow(data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_of_twice_the_target_is_decoded_at_half_scale_and_resized_with_lanczos(mode):
+    data = encoded(noise(1800, 1400, mode), "JPEG")
+    image = opened(data)
+    image.draft(None, TARGET_SIZE)
+    assert (image.mode, image.size) == (mode, (900, 700))
+    small = image.convert("RGB").resize(TARGET_SIZE, Image.Resampling.LANCZOS)
+    assert difference(transformed(data), opened(encoded(small, "JPEG", quality=80))) < 0.01
+
+
+@pytest.mark.parametrize("size", [(1601, 1201), (1717, 1301), (3201, 2401)])
+def test_odd_sizes_are_not_warped_by_decoding_at_a_reduced_scale(size):
+    # Without the box the far corner is off by half a pixel or more: 2 to 7 levels here.
+    data = encoded(noise(*size, "RGB"), "JPEG", quality=95)
+    full = opened(data).resize(TARGET_SIZE, Image.Resampling.LANCZOS)
+    far_corner = (600, 450, 800, 600)
+    assert difference(transformed(data).crop(far_corner), full.crop(far_corner)) < 1.3
+
+
+def test_the_same_bytes_give_the_same_bytes():
+    data = jpeg(1700, 1300)
+    assert transform_image(data) == transform_image(data)
+
+
+# --- orientation ----------------------------------------------------------------------------------
+
+
+def stored(orientation: int, width: int, height: int) -> tuple[Image.Image, Image.Exif]:
+    """The pixels of an upright `width` x `height` picture as a camera stores them, and their tag."""
+    image = quarters(width, height)
+    if STORED[orientation] is not None:
+        image = image.transpose(STORED[orientation])
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return image, exif
+
+
+@pytest.mark.parametrize("size", [(640, 400), (1700, 1300), (1300, 1700), (1201, 1601)])
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_jpeg_is_shown_upright_whatever_its_orientation(orientation, size):
+    image, exif = stored(orientation, *size)
+    assert is_upright(transformed(encoded(image, "JPEG", exif=exif)))
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "MPO"])
+def test_other_formats_are_shown_upright_too(kind, orientation):
+    image, exif = stored(orientation, 60, 40)
+    assert is_upright(transformed(encoded(image, kind, exif=exif)))
+
+
+def test_a_lying_jpeg_is_decoded_at_a_reduced_scale_when_its_own_axes_allow_it():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    large = encoded(noise(1200, 1600, "RGB"), "JPEG", exif=exif)  # 2 x 600 by 2 x 800
+    image = opened(large)
+    image.draft(None, (600, 800))
+    small = image.resize((600, 800), Image.Resampling.LANCZOS)
+    turned = small.transpose(Image.Transpose.ROTATE_270)
+    assert transform_image(large) == encoded(turned, "JPEG", quality=80, optimize=True)
+
+
+def test_a_jpeg_that_is_large_enough_in_the_wrong_axes_only_is_decoded_in_full():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encoded(noise(1700, 1300, "RGB"), "JPEG", exif=exif)  # 1300 < 2 x 800
+    turned = opened(data).resize((600, 800)).transpose(Image.Transpose.ROTATE_270)
+    assert transform_image(data) == encoded(turned, "JPEG", quality=80, optimize=True)
+
+
+def test_a_broken_exif_block_does_not_make_a_picture_unreadable():
+    data = encoded(quarters(60, 40), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert is_upright(transformed(data))
+
+
+def test_an_orientation_that_does_not_exist_is_ignored():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 9
+    assert is_upright(transformed(encoded(quarters(60, 40), "JPEG", exif=exif)))
+
+
+# --- transparency: the left half is transparent over a colour that must not be seen ---------------
+
+
+def left_hidden(mode: str, hidden: str, shown: str) -> Image.Image:
+    """A picture in a mode with alpha, transparent in its left half."""
+    image = Image.new(mode, (64, 32), shown)
+    left = Image.new(mode, (32, 32), hidden)
+    left.putalpha(0)
+    image.paste(left, (0, 0))
+    return image
+
+
+def palette_picture() -> Image.Image:
+    """A palette picture: entry 0, red, on the left; entry 1, blue, on the right."""
+    image = Image.new("P", (64, 32), 1)
+    image.paste(0, (0, 0, 32, 32))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    return image
+
+
+def red_and_blue(mode: str = "RGB") -> Image.Image:
+    return palette_picture().convert("RGB").convert(mode)
+
+
+def palette_with_alpha() -> Image.Image:
+    image = palette_picture().convert("PA")
+    image.putalpha(left_hidden("RGBA", "red", "blue").getchannel("A"))
+    return image
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(left_hidden("RGBA", "red", "blue")), id="RGBA"),
+        pytest.param(encoded(left_hidden("RGBA", "red", "blue"), "WEBP", exact=True), id="WebP"),
+        pytest.param(encoded(palette_picture(), transparency=0), id="palette entry"),
+        pytest.param(encoded(palette_picture(), transparency=b"\0\xff"), id="palette alphas"),
+        pytest.param(encoded(palette_picture(), "GIF", transparency=0), id="GIF"),
+        pytest.param(encoded(palette_with_alpha(), "TIFF"), id="PA"),
+        pytest.param(encoded(red_and_blue(), transparency=(255, 0, 0)), id="RGB colour key"),
+    ],
+)
+def test_transparent_parts_are_white_and_their_hidden_colour_is_not_shown(data):
+    image = transformed(data)
+    left, right = halves(image)
+    assert is_near(left, RGB["white"])
+    assert is_near(right, RGB["blue"])
+    red, _, blue = image.split()
+    assert ImageChops.subtract(red, blue).getextrema()[1] < 40  # no red fringe at the edge
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(left_hidden("LA", "black", "grey")), id="LA"),
+        pytest.param(
+            encoded(left_hidden("LA", "black", "grey").convert("L"), transparency=0), id="L key"
+        ),
+    ],
+)
+def test_transparent_grey_is_white(data):
+    left, right = halves(transformed(data))
+    assert is_near(left, RGB["white"])
+    assert is_near(right, (128, 128, 128))
+
+
+def test_a_transparent_colour_of_a_black_and_white_picture_is_white():
+    image = Image.new("1", (64, 32))
+    assert is_near(halves(transformed(encoded(image)))[0], (0, 0, 0))
+    assert is_near(halves(transformed(encoded(image, transparency=0)))[0], RGB["white"])
+
+
+def test_half_transparent_black_on_white_is_grey():
+    data = encoded(Image.new("RGBA", (64, 32), (0, 0, 0, 128)))
+    assert is_near(halves(transformed(data))[0], (127, 127, 127))
+
+
+# --- colours --------------------------------------------------------------------------------------
+
+
+def two_values(mode: str, left: float, right: float) -> Image.Image:
+    image = Image.new("F" if mode == "F" else "I", (64, 32), left)
+    image.paste(right, (32, 0, 64, 32))
+    return image if image.mode == mode else image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "PPM"), ("I", "TIFF")],
+)
+def test_16_bit_grey_is_scaled_and_not_clipped(mode, kind):
+    dark, light = halves(transformed(encoded(two_values(mode, 64 * 257, 192 * 257), kind)))
+    assert is_near(dark, (64, 64, 64))
+    assert is_near(light, (192, 192, 192))
+
+
+@pytest.mark.parametrize(
+    ("mode", "left", "right", "dark", "light"),
+    [
+        pytest.param("F", 0.25, 0.75, 64, 191, id="fractions"),
+        pytest.param("F", 64.0, 192.0, 64, 192, id="8-bit floats"),
+        pytest.param("F", -1000.0, 3000.0, 0, 255, id="any floats"),
+        pytest.param("F", 100.0, 70000.0, 0, 255, id="large floats"),
+        pytest.param("F", -5.0, -5.0, 0, 0, id="one negative number"),
+        pytest.param("I", 64, 192, 64, 192, id="8-bit integers"),
+        pytest.param("I", -100, 100, 0, 255, id="signed integers"),
+        pytest.param("I", 0, 1 << 30, 0, 255, id="large integers"),
+    ],
+)
+def test_numbers_without_a_white_point_are_scaled_by_their_range(mode, left, right, dark, light):
+    found = halves(transformed(encoded(two_values(mode, left, right), "TIFF")))
+    assert is_near(found[0], (dark,) * 3)
+    assert is_near(found[1], (light,) * 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_keeps_its_colours(kind):
+    left, right = halves(transformed(encoded(red_and_blue("CMYK"), kind)))
+    assert is_near(left, RGB["red"])
+    assert is_near(right, RGB["blue"])
+
+
+def test_lab_keeps_its_colours():
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    lab = ImageCms.applyTransform(quarters(64, 32), to_lab)
+    assert is_upright(transformed(encoded(lab, "TIFF")))
+
+
+def test_ycbcr_keeps_its_colours():
+    assert is_upright(transformed(encoded(quarters(64, 32).convert("YCbCr"), "TIFF")))
+
+
+def test_a_palette_is_looked_up_before_resizing():
+    left, right = halves(transformed(encoded(palette_picture(), "BMP")))
+    assert is_near(left, RGB["red"])
+    assert is_near(right, RGB["blue"])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"])
+def test_the_first_frame_of_many_counts(kind):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "lime")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert opened(data).n_frames == 3
+    assert is_near(halves(transformed(data))[0], RGB["red"])
+
+
+def with_comment(text: str) -> bytes:
+    info = PngInfo()
+    info.add_itxt("comment", text)
+    return encoded(quarters(64, 32), pnginfo=info)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(quarters(64, 32), "GIF", comment=b"x" * 70_000), id="GIF"),
+        pytest.param(with_comment("x" * 70_000), id="PNG"),
+        pytest.param(with_comment("é" * 40_000), id="PNG, longer in bytes than in letters"),
+    ],
+)
+def test_a_comment_that_no_jpeg_can_hold_is_left_out(data):
+    image = transformed(data)
+    assert "comment" not in image.info
+    assert is_upright(image)
+
+
+# --- any picture ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def written_kinds() -> list[tuple[str, str]]:
+    """Modes and formats that Pillow here can write, and that it does not refuse on reading."""
+    kinds = []
+    for mode in MODES:
+        for kind in sorted(set(Image.SAVE) & set(FORMATS)):
+            try:
+                encoded(Image.new(mode, (40, 30)), kind)
+            except (OSError, ValueError, KeyError, SystemError):  # not in that format
+                continue
+            kinds.append((mode, kind))
+    return kinds
+
+
+def test_every_mode_is_written_by_some_format():
+    assert {mode for mode, _ in written_kinds()} == set(MODES)
+    assert len({kind for _, kind in written_kinds()}) > 20
+
+
+@settings(REPEATABLE, max_examples=60)
+@given(st.sampled_from(MODES), st.data(), st.integers(1, 2000), st.integers(1, 2000))
+def test_any_mode_and_any_size_gives_an_800x600_rgb_jpeg(mode, data, width, height):
+    kind = data.draw(st.sampled_from([kind for m, kind in written_kinds() if m == mode]))
+    picture = encoded(Image.new(mode, (width, height)), kind)
+    assert transformed(picture).format == "JPEG"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (800, 600)])
+def test_extreme_shapes_fill_the_target(size):
+    left, right = halves(transformed(encoded(Image.new("RGB", size, "blue"))))
+    assert is_near(left, RGB["blue"])
+    assert is_near(right, RGB["blue"])
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def one_bit_png(width: int, height: int) -> bytes:
+    """A black picture that is small as a file at any size."""
+    header = width.to_bytes(4) + height.to_bytes(4) + b"\x01\0\0\0\0"
+    pixels = zlib.compress(bytes(height * (1 + -(-width // 8))))
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
+
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, body) for name, body in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    )
+
+
+def gif_of_claimed_size(width: int, height: int) -> bytes:
+    data = bytearray(encoded(palette_picture(), "GIF"))
+    data[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return bytes(data)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+WMF = b"\xd7\xcd\xc6\x9a\0\0" + bytes(4) + b"\x40\0\x40\0\x60\0" + bytes(6) + b"\x01\0\x09\0"
+WMF += bytes(60)
+BROKEN = {
+    "empty": b"",
+    "text": b"not a picture\n",
+    "EPS": EPS,
+    "WMF": WMF,
+    "JPEG without its end": jpeg(640, 480)[:-200],
+    "JPEG header": jpeg()[:40],
+    "PNG without its end": encoded(noise(64, 64, "RGB", cell=1))[:-2000],
+    "TIFF without its end": encoded(noise(64, 64, "RGB"), "TIFF")[:300],
+    "WebP without its end": encoded(noise(64, 64, "RGB", cell=1), "WEBP")[:-300],
+    "GIF header": encoded(palette_picture(), "GIF")[:13],
+    "bomb": one_bit_png(20_000, 10_000),
+    "claimed bomb": gif_of_claimed_size(65535, 65535),
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+def test_what_cannot_be_read_is_refused_with_one_repeatable_line(data):
+    reasons = []
+    for _ in range(2):
+        with pytest.raises(UnreadableImage) as refusal:
+            transform_image(data)
+        reasons.append(str(refusal.value))
+    assert reasons[0] == reasons[1]
+    assert re.fullmatch(r".{1,200}", reasons[0])
+    assert not re.search(r"0x[0-9a-f]{3,}", reasons[0])
+
+
+@pytest.mark.parametrize(("data", "kind"), [(EPS, "EPS"), (WMF, "WMF")], ids=["EPS", "WMF"])
+def test_formats_that_need_other_programs_are_refused_though_pillow_knows_them(data, kind):
+    assert opened(data).format == kind
+    with pytest.raises(UnreadableImage, match="not a picture"):
+        transform_image(data)
+
+
+@pytest.mark.parametrize("name", ["bomb", "claimed bomb"])
+def test_decompression_bombs_are_refused_by_their_header(name):
+    # Both decode without complaint, or fail in other words, when the limit is lifted.
+    with pytest.raises(UnreadableImage, match="DecompressionBombError"):
+        transform_image(BROKEN[name])
+
+
+def test_a_large_picture_below_the_limit_is_no_bomb():
+    assert transformed(one_bit_png(12_000, 12_000)).getpixel((400, 300)) == (0, 0, 0)
+
+
+def outcome(data: bytes) -> str:
+    """The error of `data`, or "picture"; any exception but UnreadableImage is let through."""
+    try:
+        transformed(data)
+    except UnreadableImage as error:
+        return str(error)
+    return "picture"
+
+
+def line_without_address(text: str) -> bool:
+    return text.isprintable() and not re.search(r"0x[0-9a-fA-F]{3,}", text)
+
+
+@settings(REPEATABLE, max_examples=150)
+@given(st.binary(max_size=200))
+def test_random_bytes_raise_nothing_but_unreadable_image(data):
+    assert line_without_address(outcome(data))
+
+
+@functools.cache
+def valid_files() -> dict[str, bytes]:
+    picture = noise(40, 30, "RGB", cell=2)
+    kinds = [kind for mode, kind in written_kinds() if mode == "RGB"]
+    return {kind: encoded(picture, kind) for kind in kinds} | {"GIF": encoded(picture, "GIF")}
+
+
+@settings(REPEATABLE, max_examples=300)
+@given(st.data())
+def test_damaged_files_raise_nothing_but_unreadable_image(data):
+    content = bytearray(valid_files()[data.draw(st.sampled_from(sorted(valid_files())))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        # Headers are short and at the front; damage there does more.
+        place = data.draw(st.integers(0, 120) | st.integers(0, len(content) - 1))
+        content[min(place, len(content) - 1)] = data.draw(st.integers(0, 255))
+    end = data.draw(st.just(len(content)) | st.integers(0, len(content)))
+    assert line_without_address(outcome(bytes(content[:end])))
+
+
+# --- measuring, names, imports --------------------------------------------------------------------
+
+
+def test_a_measurement_holds_the_output_its_hash_and_the_times():
+    data = jpeg(640, 480)
+    measured = measure_transform(data)
+    assert measured.output == transform_image(data)
+    assert measured.output_sha256 == hashlib.sha256(measured.output).hexdigest()
+    assert measured.error == ""
+    assert measured.proc_ms > 0
+    assert measured.cpu_ms > 0
+
+
+def test_a_failed_measurement_says_why_and_what_the_attempt_took():
+    measured = measure_transform(b"not a picture")
+    assert measured.error == "UnreadableImage: not a picture that can be read here"
+    assert (measured.output, measured.output_sha256) == (None, "")
+    assert measured.proc_ms > 0
+    assert measured.cpu_ms > 0
+
+
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1)
+
+
+@given(NAMES)
+def test_an_output_is_named_after_its_input_and_is_a_jpeg_by_name(key):
+    name = output_name(key)
+    assert name in (key, f"{key}.jpg")
+    assert name.lower().endswith((".jpg", ".jpeg"))
+    assert output_name(name) == name
+
+
+@given(NAMES, st.sampled_from([".jpg", ".JPG", ".jpeg", ".Jpeg"]))
+def test_a_jpeg_keeps_its_name(stem, suffix):
+    assert output_name(stem + suffix) == stem + suffix
+
+
+@given(st.lists(NAMES.map(lambda name: f"{name}.png"), unique=True))
+def test_other_types_never_share_an_output(keys):
+    assert len({output_name(key) for key in keys}) == len(keys)
+
+
+def test_an_output_stays_in_the_folder_of_its_input():
+    assert PurePosixPath(output_name("a b/c.d/e.png")).parent == PurePosixPath("a b/c.d")
+
+
+def test_importing_the_module_needs_only_pillow_and_the_standard_library():
+    program = (
+        "import sys; before = set(sys.modules);"
+        "import lambda_function.image_transform;"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "print(*sorted(names - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["PIL", "lambda_function"]

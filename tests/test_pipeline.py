@@ -1,0 +1,216 @@
+"""The whole experiment, run as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import jpeg
+from PIL import Image
+
+CHARTS = {"avg_time.png", "boxplot_time.png", "size_vs_time.png", "total_time.png"}
+LIMIT_S = 120
+
+
+def fill(folder: Path, count: int = 10) -> None:
+    """Pictures of several kinds, and one file that is none."""
+    (folder / "sub").mkdir()
+    for number in range(count):
+        (folder / f"picture {number}+.jpg").write_bytes(jpeg(300 + number, 200))
+    (folder / "sub" / "grey.jpg").write_bytes(jpeg(1700, 1300))
+    Image.new("RGBA", (50, 50), (255, 0, 0, 99)).save(folder / "alpha.png")
+    (folder / "notes.txt").write_text("no picture")
+
+
+def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
+    checkout, run_script_in, tmp_path
+):
+    fill(checkout / "images_to_upload")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    done = run_script_in(
+        "master_pipeline.py", "--run-id", "e2e", cwd=tmp_path, TMPDIR=str(temporary)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "per picture:" in done.stdout
+    assert "embedded cloud, not AWS" in done.stdout
+
+    from metrics.summary import compare, read_rows
+
+    on_prem = read_rows(checkout / "onprem_images/metrics/local_metrics.csv", "on_prem")
+    cloud = read_rows(checkout / "metrics/lambda_metrics.csv", "cloud")
+    comparison = compare(on_prem, cloud)
+    assert comparison.problems == []
+    assert len(comparison.merged) == 13
+    assert len(comparison.pairs) == 12
+    hashes = comparison.pairs[["output_sha256_on_prem", "output_sha256_cloud"]]
+    assert (hashes.iloc[:, 0] == hashes.iloc[:, 1]).all()
+    assert set(comparison.merged["run_id_cloud"]) == {"e2e"}
+    assert (checkout / "metrics/merged_metrics.csv").exists()
+    assert {path.name for path in (checkout / "metrics/charts").iterdir()} == CHARTS
+    assert list(temporary.iterdir()) == []
+
+
+def test_run_json_tells_what_was_run_and_when(checkout, run_script_in):
+    fill(checkout / "images_to_upload", 2)
+    run_script_in("master_pipeline.py", "--run-id", "told", "--workers", "1")
+    record = json.loads((checkout / "metrics/run.json").read_text())
+    assert record["run_id"] == "told"
+    assert record["command_line"] == "master_pipeline.py --run-id told --workers 1"
+    assert record["data_set"]["pictures"] == 5
+    assert len(record["data_set"]["fingerprint"]) == 64
+    assert record["environment"]["packages"]["Pillow"] == "13.0.0"
+    assert {"cpu", "cpus", "memory_mb", "git_commit", "python"} <= set(record["environment"])
+    steps = record["steps"]
+    assert [s["step"] for s in steps] == ["clean", "on-prem", "upload", "wait", "compare"]
+    assert {s["status"] for s in steps} == {"done"}
+    times = [time for step in steps for time in (step["start"], step["end"])]
+    assert times == sorted(times)
+
+
+def test_a_second_run_replaces_the_first(checkout, run_script_in):
+    images = checkout / "images_to_upload"
+    (images / "first.png").write_bytes(jpeg())
+    foreign = checkout / "onprem_images" / "output_local" / "mine.txt"
+    assert run_script_in("master_pipeline.py").returncode == 0
+    foreign.write_text("not the project's")
+    (images / "first.png").rename(images / "second.png")
+    assert run_script_in("master_pipeline.py").returncode == 0
+    left = {p.name for p in foreign.parent.iterdir() if not p.name.startswith(".")}
+    assert left == {"second.png.jpg", "mine.txt"}
+    assert "first.png" not in (checkout / "metrics/lambda_metrics.csv").read_text()
+
+
+def test_too_short_a_wait_names_the_missing_and_exits_1(checkout, run_script_in):
+    fill(checkout / "images_to_upload", 1)
+    done = run_script_in("master_pipeline.py", "--timeout", "0.01")
+    assert done.returncode == 1
+    assert "pictures have no cloud row after 0 s: " in done.stderr
+    assert "notes.txt" in done.stderr or "picture 0+.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+    record = json.loads((checkout / "metrics/run.json").read_text())
+    assert record["steps"][-1]["status"] == "failed"
+
+
+def test_the_pipeline_runs_on_a_cloud_that_is_running_and_cleans_it(
+    embedded, checkout, run_script_in
+):
+    (checkout / "images_to_upload" / "a.jpg").write_bytes(jpeg())
+    for run_id in ("one", "two"):
+        done = run_script_in(
+            "master_pipeline.py", "--endpoint-url", embedded.endpoint_url, "--run-id", run_id
+        )
+        assert done.returncode == 0, done.stderr
+    assert ",one," not in (checkout / "metrics/lambda_metrics.csv").read_text()
+
+
+def test_a_cloud_of_ones_own_is_started_whatever_the_environment_says(checkout, run_script_in):
+    (checkout / "images_to_upload" / "a.jpg").write_bytes(jpeg())
+    done = run_script_in(
+        "master_pipeline.py",
+        AWS_ENDPOINT_URL="https://s3.example.com",
+        AWS_PROFILE="production",
+        HTTP_PROXY="http://127.0.0.1:1",
+        HTTPS_PROXY="http://127.0.0.1:1",
+        INPUT_BUCKET="production",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--images", "/no/such/folder"], 1, "is not a folder"),
+        (["--cloud", "aws", "--stack", "Not_A_Stack"], 2, "is no stack name"),
+        (["--timeout", "-1"], 2, "not a number of seconds"),
+        (["--workers", "none"], 2, "not a whole number"),
+        (["--no-such-flag"], 2, "unrecognized arguments"),
+    ],
+)
+def test_wrong_use_is_one_line_and_the_right_exit_code(
+    checkout, run_script_in, arguments, code, message
+):
+    (checkout / "images_to_upload" / "a.jpg").write_bytes(jpeg())
+    done = run_script_in("master_pipeline.py", *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_pictures_with_one_output_are_refused_before_anything_starts(checkout, run_script_in):
+    for name in ("a.png", "a.png.jpg"):
+        (checkout / "images_to_upload" / name).write_bytes(jpeg())
+    done = run_script_in("master_pipeline.py")
+    assert done.returncode == 1
+    assert "'a.png'" in done.stderr
+    assert "'a.png.jpg'" in done.stderr
+    assert not (checkout / "metrics" / "run.json").exists()
+
+
+def session_processes(session: int) -> set[int]:
+    """Living processes of a session, and all that they started."""
+    living = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, _, of_session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if state != "Z":
+            living[int(path.parent.name)] = (int(parent), int(of_session))
+    found = {pid for pid, (_, of_session) in living.items() if of_session == session}
+    while more := {pid for pid, (parent, _) in living.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+@pytest.mark.parametrize("step", ["clean", "on-prem", "upload"])  # the last one done before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interruption_leaves_no_process_and_no_temporary_folder(
+    checkout, tmp_path, run_script_in, step, number
+):
+    fill(checkout / "images_to_upload", 60)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "master_pipeline.py"],
+        cwd=checkout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    errors = []
+    for line in process.stderr:
+        errors.append(line)
+        if line.startswith(f"{step}: "):
+            break
+    family = session_processes(process.pid)
+    assert len(family) >= 2
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as from a terminal
+    else:
+        process.send_signal(number)
+    errors += process.stderr.readlines()
+    assert process.wait(LIMIT_S) == (-number if number == signal.SIGKILL else 130)
+    assert "Traceback" not in "".join(errors)
+    end = time.monotonic() + LIMIT_S
+    while left := {pid for pid in family if Path(f"/proc/{pid}").exists()}:
+        assert time.monotonic() < end, f"still there: {left}"
+        threading.Event().wait(0.05)
+    assert list(temporary.iterdir()) == []
+    assert not list(checkout.rglob("*.part"))
+
+
+def test_an_empty_folder_gets_the_sample_set_once(checkout, run_script_in):
+    first = run_script_in("onprem_images/local_image_proc.py")
+    assert first.returncode == 0
+    assert "generating a sample set" in first.stderr
+    assert "on-prem: 16 pictures, 0 failed" in first.stdout
+    second = run_script_in("upload_images_s3.py")
+    assert "generating" not in second.stderr
