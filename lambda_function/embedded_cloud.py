@@ -111,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """Serve until SIGINT, SIGTERM, or (for a parent process) the end of standard input."""
+    forget_aws_configuration()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -134,6 +135,14 @@ def serve(args: argparse.Namespace) -> int:
             server.shutdown()
             server.server_close()
     return DONE
+
+
+def forget_aws_configuration() -> None:
+    """For the rest of this process: moto asks boto3 for a session, which must not find a profile
+    of the user's, or miss one that the environment names."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 
 
 def start_server(args: argparse.Namespace, folder: Path):

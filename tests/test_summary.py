@@ -171,7 +171,7 @@ def test_a_cell_that_is_no_number_is_named_by_line_and_column(tmp_path, column, 
 
 def test_a_picture_that_took_no_time_is_refused_unless_it_failed():
     assert frame([row(proc_ms=0.0, status="error")])["proc_ms"].tolist() == [0]
-    with pytest.raises(UserError, match="line 2, column proc_ms: '0.0'"):
+    with pytest.raises(UserError, match=r"line 2, column proc_ms: '0\.0'"):
         frame([row(proc_ms=0.0)])
 
 
