@@ -117,7 +117,7 @@ def upload_images(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for picture, reason in failures:
-        print(f"error: {picture.image_key}: {reason}", file=sys.stderr)
+        print(f"error: {picture.image_key!r}: {reason}", file=sys.stderr)
     if failures:
         raise UserError(f"{len(failures)} of {len(pictures)} pictures were not uploaded; see above")
 

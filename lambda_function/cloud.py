@@ -11,6 +11,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.utils import is_valid_uri
 
 from metrics.script import UserError
 
@@ -96,6 +97,7 @@ def make_client(cloud: Cloud, service: str):
         retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=POOL_CONNECTIONS
     )
     if cloud.endpoint_url:
+        _check_endpoint(cloud.endpoint_url)
         # Other S3 servers: no bucket in the host name, no checksum trailer unless a call needs it.
         config = config.merge(
             Config(
@@ -108,6 +110,17 @@ def make_client(cloud: Cloud, service: str):
         session = boto3.session.Session(profile_name=cloud.profile, region_name=cloud.region)
         return session.client(service, endpoint_url=cloud.endpoint_url, config=config)
     return _embedded_client(cloud.endpoint_url, service, config)
+
+
+def _check_endpoint(url: str) -> None:
+    """Raise UserError for what boto3 would refuse with a traceback, or misunderstand."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.port != 0 and is_valid_uri(url)
+    except ValueError:  # a port or an IPv6 address that is none
+        valid = False
+    if not valid:
+        raise UserError(f"{url!r} is no endpoint URL such as http://127.0.0.1:5000")
 
 
 def _embedded_client(endpoint_url: str | None, service: str, config: Config):

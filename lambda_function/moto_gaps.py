@@ -6,6 +6,7 @@ What is filled                                because moto
 - Lambda: invoking a function                 would need Docker
 - S3: events after the request, one for a     sends them inside the PUT, before the metadata is
   multipart upload, with AWS's fields         set, twice for multipart, no `sequencer`, with %2F
+- keys with a new line in them                answers 404
 - one request at a time                       checks a condition (If-Match) and then writes without
                                               a lock, and closes objects under their readers
 - CloudFormation: bucket notifications and    drops them
@@ -37,6 +38,7 @@ from moto.cloudformation.exceptions import ValidationError
 from moto.core.common_models import CloudFormationModel
 from moto.iam.models import Role
 from moto.logs.models import logs_backends
+from moto.moto_server.utilities import RegexConverter
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import FakeBucket, s3_backends
 from moto.s3.notifications import S3NotificationEvent
@@ -132,6 +134,7 @@ class MotoCloud:
         """Replace moto's parts, for the life of this process."""
         replace(moto.s3.notifications, "send_event", lambda _: self._send_event)
         replace(LambdaFunction, "invoke", lambda _: self._invoke_of())
+        replace(RegexConverter, "__init__", _with_new_lines)
         parsing = moto.cloudformation.parsing
         replace(parsing.ResourceMap, "load", _checking(lambda resources: resources._template))
         replace(parsing.ResourceMap, "update", _checking(lambda _, template: template))
@@ -259,6 +262,13 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
             "object": facts,
         },
     }
+
+
+def _with_new_lines(original: Callable) -> Callable:
+    def convert(converter: RegexConverter, url_map: object, pattern: str) -> None:
+        original(converter, url_map, f"(?s:{pattern})")  # so that `.` matches all that a key holds
+
+    return convert
 
 
 # --- CloudFormation -----------------------------------------------------------------------------

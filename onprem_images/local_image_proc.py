@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     rows = process_on_prem(pictures, args.run_id or new_run_id(), args.workers)
     failed = [row for row in rows if row.status == "error"]
     for row in failed:
-        print(f"{row.image_key}: {row.error}", file=sys.stderr)
+        print(f"{row.image_key!r}: {row.error}", file=sys.stderr)
     print(f"on-prem: {len(rows)} pictures, {len(failed)} failed, run {rows[0].run_id}")
     print(shown(LOCAL_CSV))
     return DONE
