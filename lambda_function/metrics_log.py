@@ -225,14 +225,34 @@ def _read(key: str, body: "StoredObject | None") -> MetricRow | None:
 
 
 def _ids_of_csv(text: str, bucket: str) -> set[RowId]:
+    """Which rows the CSV has; cheaper than rows_of_csv, since this is done at every append."""
     run, number, key = (COLUMNS.index(name) for name in RowId._fields)
-    records = csv.reader(io.StringIO(text, newline=""))
-    if next(records, None) != list(COLUMNS):
-        raise MetricsLogError(
-            f"s3://{bucket}/{CSV_KEY} has other columns than this version writes; "
-            "move it away, and the rows that wait will start a new one"
-        )
-    return {RowId(record[run], int(record[number]), record[key]) for record in records}
+    try:
+        records = csv.reader(io.StringIO(_without_header(text), newline=""), strict=True)
+        return {RowId(record[run], int(record[number]), record[key]) for record in records}
+    except (ValueError, IndexError, csv.Error) as error:
+        raise MetricsLogError(_unusable(bucket)) from error
+
+
+def rows_of_csv(text: str, bucket: str) -> list[MetricRow]:
+    """All rows of the CSV in `bucket`. Raises MetricsLogError when it is not one of ours."""
+    try:
+        return rows_from_csv(_without_header(text))
+    except (ValueError, csv.Error) as error:
+        raise MetricsLogError(_unusable(bucket)) from error
+
+
+def _without_header(text: str) -> str:
+    if not text.startswith(HEADER):
+        raise ValueError("other columns")
+    return text.removeprefix(HEADER)
+
+
+def _unusable(bucket: str) -> str:
+    return (
+        f"s3://{bucket}/{CSV_KEY} has other columns or other content than this version writes; "
+        "move it away, and the rows that wait will start a new one"
+    )
 
 
 def _take_lease(s3, bucket: str) -> bool:

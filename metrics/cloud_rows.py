@@ -15,7 +15,7 @@ from lambda_function.metrics_log import (
     is_missing,
     pending_rows,
     read_object,
-    rows_from_csv,
+    rows_of_csv,
 )
 from metrics.script import UserError
 
@@ -75,7 +75,7 @@ def new_rows(s3, bucket: str) -> Iterator[list[MetricRow]]:
             continue
         answer = s3.get_object(Bucket=bucket, Key=CSV_KEY, Range=f"bytes={offset}-{size - 1}")
         text = answer["Body"].read().decode()
-        yield rows_from_csv(text.removeprefix(HEADER) if offset == 0 else text)
+        yield rows_of_csv(HEADER + text if offset else text, bucket)
         offset = size
 
 
@@ -103,7 +103,7 @@ def download_rows(s3, bucket: str, run_id: str) -> tuple[list[MetricRow], dict[s
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         raise UserError(f"s3://{bucket}/{CSV_KEY} does not exist: no picture was processed yet")
-    rows = rows_from_csv(stored.data.decode().removeprefix(HEADER))
+    rows = rows_of_csv(stored.data.decode(), bucket)
     others: dict[str, int] = {}
     for row in rows:
         if row.run_id != run_id:

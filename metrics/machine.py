@@ -62,7 +62,9 @@ def _cpu_model() -> str:
 
 def _git_commit() -> str | None:
     """The commit of this checkout, with `-dirty` when files differ from it; None outside git."""
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
+    # Tags are left out: one may move, and a commit may have none.
+    options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(PROJECT), "describe", *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

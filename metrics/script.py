@@ -27,7 +27,9 @@ def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespa
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        name = error.filename2 or error.filename  # of a file that is replaced, its own name
+        reason = error.strerror or error
+        print(f"error: {name}: {reason}" if name else f"error: {reason}", file=sys.stderr)
     except Exception as error:
         if (line := cloud_problem(error)) is None:
             raise
@@ -36,9 +38,11 @@ def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespa
 
 
 def cloud_problem(error: Exception) -> str | None:
-    """One line about an error of boto3's that a user can mend; None for any other error."""
+    """One line about an error at the cloud that a user can mend; None for any other error."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+    from lambda_function.metrics_log import MetricsLogError
 
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials found; run `aws configure`, or use --profile"
@@ -46,11 +50,16 @@ def cloud_problem(error: Exception) -> str | None:
         return "no AWS region is set; use --region or AWS_REGION"
     if isinstance(error, ClientError):
         answer, call = error.response["Error"], error.operation_name
-        name = answer.get("BucketName") or answer.get("Key") or ""
-        return f"{call} {name}: {answer['Code']}: {answer.get('Message', '')}".replace(" :", ":")
-    if isinstance(error, BotoCoreError | Boto3Error):
-        return " ".join(str(error).split())
+        name = answer.get("BucketName") or answer.get("Key")
+        what = f"{call} {name}" if name else call
+        return _one_line(f"{what}: {answer['Code']}: {answer.get('Message', '')}")
+    if isinstance(error, BotoCoreError | Boto3Error | MetricsLogError):
+        return _one_line(str(error))
     return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def positive_int(text: str) -> int:
@@ -78,9 +87,12 @@ def run_id(text: str) -> str:
 
 
 def script_parser(docstring: str) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring, and shows every default."""
+    """A parser whose help is the script's docstring, and shows every default that is a value."""
 
     class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-        pass
+        def _get_help_string(self, action: argparse.Action) -> str | None:
+            if action.default is None or action.default is False:
+                return action.help  # which says itself what happens without the flag
+            return super()._get_help_string(action)
 
     return argparse.ArgumentParser(description=docstring, formatter_class=Formatter)

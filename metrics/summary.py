@@ -4,6 +4,7 @@ Vocabulary
     pair        one picture (of one round) with a row in both arms, both `ok`
     ratio       cloud proc_ms / on-prem proc_ms of a pair; above 1 the cloud is slower
     busy time   sum of proc_ms: work, whatever the parallelism
+    cpu share   sum of cpu_ms / busy time; below 1 the processor was doing something else, too
     makespan    from the first picture's begin to the last one's end, by the rows' own clock
     problem     something that voids the comparison; any makes the exit code 1
 """
@@ -28,6 +29,9 @@ NAMED_AT_MOST = 5
 # Two passes one after the other over the same pictures on the same machine differed by up to 24%
 # (24 A/A trials on a shared 2-core machine): less than that, one pass cannot tell from drift.
 DRIFT_ALLOWANCE = 1.25
+# An arm on this machine that had the processor for less of its time was measured beside other
+# work, or with more processes than processors: its wall times say little about the arm.
+LEAST_CPU_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class ArmSummary:
     median_ms: float
     p95_ms: float
     busy_s: float
+    cpu_share: float
     makespan_s: float
 
     @property
@@ -227,8 +232,15 @@ def summarise(rows: pd.DataFrame, source: str) -> ArmSummary:
         median_ms=times.median(),
         p95_ms=times.quantile(0.95),
         busy_s=times.sum() / 1000,
+        cpu_share=_cpu_share(rows),
         makespan_s=makespan_s(rows),
     )
+
+
+def _cpu_share(rows: pd.DataFrame) -> float:
+    """NaN for a file without CPU times."""
+    done = rows[(rows["status"] == "ok") & rows["cpu_ms"].notna()]
+    return done["cpu_ms"].sum() / done["proc_ms"].sum() if len(done) else math.nan
 
 
 def makespan_s(rows: pd.DataFrame) -> float:
@@ -257,6 +269,7 @@ def table(comparison: Comparison) -> str:
         "median ms": [f"{arm.median_ms:.1f}" for arm in arms],
         "p95 ms": [f"{arm.p95_ms:.1f}" for arm in arms],
         "busy s": [f"{arm.busy_s:.2f}" for arm in arms],
+        "cpu share": [f"{arm.cpu_share:.0%}" for arm in arms],
         "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
         "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
     }
@@ -282,7 +295,24 @@ def verdict(comparison: Comparison) -> str:
         f"geometric mean of cloud/on-prem {ratio:.2f}, {n} pictures x 1 round, {where}; "
         f"one pass allows for {DRIFT_ALLOWANCE - 1:.0%} drift of the machine"
     )
+    if crowded := crowded_arms(comparison):
+        return (
+            f"per picture: cannot tell which is faster: {crowded} had the processor for less than "
+            f"{LEAST_CPU_SHARE:.0%} of the time; end other work, use no more workers or "
+            f"concurrency than processors, and run again ({basis})"
+        )
     if 1 / DRIFT_ALLOWANCE < ratio < DRIFT_ALLOWANCE:
         return f"per picture: cannot tell which is faster ({basis})"
     faster, times = ("on-prem", ratio) if ratio > 1 else ("the cloud", 1 / ratio)
     return f"per picture: {faster} is {times:.2f}x faster ({basis})"
+
+
+def crowded_arms(comparison: Comparison) -> str:
+    """Names of the arms on this machine whose processor was shared; empty when none was."""
+    arms = {"the on-prem arm": comparison.on_prem, "the cloud arm": comparison.cloud}
+    crowded = [
+        name
+        for name, arm in arms.items()
+        if arm.environment in ("local", "embedded") and arm.cpu_share < LEAST_CPU_SHARE
+    ]
+    return " and ".join(crowded)

@@ -181,10 +181,11 @@ def test_nothing_is_begun_when_the_time_is_almost_up(s3):
     assert read_object(s3, OUT, LEASE_KEY) is None
 
 
-def test_the_lease_is_given_back_when_appending_fails(s3, monkeypatch):
+@pytest.mark.parametrize("content", ["other,columns\r\n1,2\r\n", HEADER + "torn", ""])
+def test_a_csv_that_is_not_ours_is_left_alone_and_the_lease_given_back(s3, content):
     put_row(s3, OUT, row("a"))
-    s3.put_object(Bucket=OUT, Key=CSV_KEY, Body=b"other,columns\r\n1,2\r\n")
-    with pytest.raises(MetricsLogError, match="other columns"):
+    s3.put_object(Bucket=OUT, Key=CSV_KEY, Body=content.encode())
+    with pytest.raises(MetricsLogError, match="move it away"):
         append_rows(s3, OUT, plenty)
     assert read_object(s3, OUT, LEASE_KEY) is None
     assert len(pending_rows(s3, OUT)) == 1
