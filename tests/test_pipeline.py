@@ -168,10 +168,18 @@ def session_processes(session: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("step", ["clean", "on-prem", "upload"])  # the last one done before
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "step"),  # the signal, and the last step done before it
+    [
+        (signal.SIGINT, "clean"),
+        (signal.SIGINT, "upload"),
+        (signal.SIGTERM, "on-prem"),
+        (signal.SIGKILL, "clean"),
+        (signal.SIGKILL, "upload"),
+    ],
+)
 def test_an_interruption_leaves_no_process_and_no_temporary_folder(
-    checkout, tmp_path, run_script_in, step, number
+    checkout, tmp_path, number, step
 ):
     fill(checkout / "images_to_upload", 60)
     temporary = tmp_path / "tmp"

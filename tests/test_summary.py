@@ -388,9 +388,12 @@ def test_the_table_has_a_line_for_each_arm():
 # --- the verdict --------------------------------------------------------------------------------
 
 
-def verdict_of(ratio: float, **fields: object) -> str:
-    cloud = [row(key, proc_ms=10.0 * ratio, **fields) for key in "abc"]
-    return verdict(compared([on_prem_row(key, proc_ms=10.0) for key in "abc"], cloud))
+def verdict_of(ratio: float, cpu_share: float = 1.0, **fields: object) -> str:
+    """The verdict where the cloud arm takes `ratio` x the time and has `cpu_share` of it."""
+    took_ms = 10.0 * ratio
+    cloud = [row(key, proc_ms=took_ms, cpu_ms=took_ms * cpu_share, **fields) for key in "abc"]
+    on_prem = [on_prem_row(key, proc_ms=10.0, cpu_ms=10.0) for key in "abc"]
+    return verdict(compared(on_prem, cloud))
 
 
 def test_the_verdict_names_the_faster_arm_and_by_how_much():
@@ -425,6 +428,23 @@ def test_an_arm_is_called_faster_only_beyond_the_drift_allowance(ratio):
         assert "x faster" not in said
     elif abs(np.log(ratio)) > np.log(DRIFT_ALLOWANCE) + 1e-9:
         assert ("on-prem is" if ratio > 1 else "the cloud is") in said
+
+
+def test_no_arm_is_called_faster_when_one_on_this_machine_shared_its_processor():
+    said = verdict_of(2, cpu_share=0.8)
+    assert said.startswith("per picture: cannot tell which is faster: the cloud arm had the proc")
+    assert "x faster" not in said
+
+
+def test_a_share_of_a_processor_on_aws_is_what_was_bought_and_counts():
+    assert "x faster" in verdict_of(2, cpu_share=0.3, environment="aws")
+
+
+def test_a_file_without_cpu_times_still_gets_a_verdict():
+    frames = [frame([on_prem_row(proc_ms=10.0)]), frame([row(proc_ms=50.0)])]
+    for rows in frames:
+        rows["cpu_ms"] = np.nan
+    assert "5.00x faster" in verdict(compare(*frames))
 
 
 def test_a_comparison_with_a_problem_never_gets_a_faster_arm():
