@@ -20,12 +20,12 @@ def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPo
     context = multiprocessing.get_context("spawn")  # the same on every system; no forked threads
     together = context.Barrier(workers)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(together, warm_up)
+        workers, mp_context=context, initializer=_prepare_worker, initargs=(together, warm_up)
     )
     try:
         # The pool starts a worker for each task that finds none idle, and all are busy with
         # starting until the last one has.
-        with _interrupts_held():
+        with _interrupts_put_off():
             started = [pool.submit(_nothing) for _ in range(workers)]
         for future in started:
             future.result(START_LIMIT_S)
@@ -35,20 +35,29 @@ def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPo
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Block SIGINT, which processes that start meanwhile inherit for good.
+def _interrupts_put_off() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: between two starts they would leave a worker waiting for others.
 
-    Ctrl-C is for the parent, which ends the pool. A worker that ignored it by its own doing would
-    still show a traceback when it comes while the worker imports its modules.
+    What starts meanwhile inherits the blocked SIGINT for good: Ctrl-C is for the parent, which ends
+    the pool. (A worker that ignored it by its own doing would still show a traceback if it came
+    while the worker imports its modules.)
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came, handlers = [], {}
+    if threading.current_thread() is threading.main_thread():  # no other can be interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
-def _start_worker(together: "multiprocessing.Barrier", warm_up: Callable[[], None]) -> None:
+def _prepare_worker(together: "multiprocessing.Barrier", warm_up: Callable[[], None]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warm_up()
     together.wait(START_LIMIT_S)

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat
+from test_worker_pool import LIMIT_S, hear_ctrl_c, is_starting_workers, wait_until
 
+from metrics.files import PROJECT
 from onprem_images import sample_images
 
 SMALL = sample_images.Picture("small.jpg", 161, 120, "beach", 0.4)
@@ -56,7 +56,11 @@ def test_the_bytes_do_not_depend_on_the_processor_features_numpy_and_the_codec_u
     features = " ".join(numpy.show_config("dicts")["SIMD Extensions"].get("found", []))
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": features, "JSIMD_FORCENONE": "1"}
     plain = subprocess.run(
-        [sys.executable, "-c", program], env=environment, check=True, stdout=subprocess.PIPE
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
     )
     assert plain.stdout == sample_images.render_picture(SMALL, (1, 2))
 
@@ -139,26 +143,25 @@ def test_the_cmyk_picture_uses_all_four_inks(sample_set):
 
 def test_importing_the_module_does_not_import_numpy():
     program = "import sys, onprem_images.sample_images; sys.exit('numpy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=True)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_ends_it_promptly_and_leaves_no_files(tmp_path):
+def test_ctrl_c_ends_it_and_leaves_no_files(tmp_path):
     program = (
         "import pathlib, sys; from onprem_images.sample_images import generate_sample_images;"
-        "print(flush=True); generate_sample_images(pathlib.Path(sys.argv[1]))"
+        "generate_sample_images(pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, tmp_path],
-        stdout=subprocess.PIPE,
+        cwd=PROJECT,
         stderr=subprocess.PIPE,
+        preexec_fn=hear_ctrl_c,
         start_new_session=True,  # as from a terminal, the signal goes to the workers too
         text=True,
     )
-    process.stdout.readline()
-    time.sleep(0.5)
+    wait_until(lambda: is_starting_workers(process))
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=5)  # ends when the workers have closed stderr too
+    _, errors = process.communicate(timeout=LIMIT_S)  # until the workers have closed stderr too
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1  # the parent's alone
-    assert list(Path(tmp_path).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
