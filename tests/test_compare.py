@@ -21,12 +21,13 @@ REFERENCE_HEADER = "timestamp,image_key,orig_size,new_size,proc_ms\n"
 
 def on_prem_rows(run_id: str = "run", proc_ms: float = 10.0) -> list[MetricRow]:
     facts = {"source": "on_prem", "environment": "local", "run_id": run_id}
-    return [row(key, proc_ms=proc_ms + n, **facts) for n, key in enumerate(KEYS)]
+    times = [(key, proc_ms + n) for n, key in enumerate(KEYS)]
+    return [row(key, proc_ms=ms, cpu_ms=ms, **facts) for key, ms in times]
 
 
 def cloud_rows(run_id: str = "run", times: float = 2.0) -> list[MetricRow]:
     return [
-        row(key, proc_ms=times * (10.0 + n), run_id=run_id)
+        row(key, proc_ms=times * (10.0 + n), cpu_ms=times * (10.0 + n), run_id=run_id)
         for n, key in reversed([*enumerate(KEYS)])
     ]
 

@@ -162,7 +162,8 @@ def test_events_at_the_same_time_get_environments_up_to_the_concurrency(cloud_of
     cloud, go = cloud_of(concurrency=2), tmp_path / "go"
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(cloud.answer, wait_for=str(go)) for _ in range(4)]
-        until(lambda: len(cloud.service._function(cloud.config)._environments) == 2)
+        function = cloud.service._function(cloud.config)
+        until(lambda: len(function._environments) == 2 and function._unoccupied == 0)
         go.touch()
         assert len({answer.result(LIMIT_S)["environment"] for answer in answers}) == 2
 
