@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 from conftest import jpeg
+from processes import LIMIT_S, alive, descendants, until
 
 from lambda_function.cloud import Cloud, find_buckets, make_client, stack_outputs
 from lambda_function.deploy import TEMPLATE, build_zip
@@ -34,7 +34,6 @@ from lambda_function.metrics_log import (
 from metrics.cloud_rows import wait_for_rows
 from metrics.files import PROJECT
 
-LIMIT_S = 60
 SCRIPT = PROJECT / "lambda_function" / "embedded_cloud.py"
 
 # Keeps each event as an object under seen/ of the bucket named in the environment.
@@ -51,15 +50,6 @@ def handle(event, context):
         s3.put_object(Bucket=os.environ["SEEN"], Key=f"seen/{uuid.uuid4()}", Body=body)
     return "done"
 """
-
-
-def until(condition):
-    """What `condition` returns, once it is true."""
-    end = time.monotonic() + LIMIT_S
-    while not (result := condition()):
-        assert time.monotonic() < end, "the condition did not come true"
-        threading.Event().wait(0.05)
-    return result
 
 
 def events_in(s3, bucket) -> list[dict]:
@@ -324,28 +314,6 @@ def test_the_template_has_no_finding():
 
 
 # --- beginning and end ---------------------------------------------------------------------------
-
-
-def descendants(pid: int) -> set[int]:
-    """Processes whose ancestor is `pid`, itself included."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(status.parent.name)] = int(fields[1])
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def start(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen, Cloud]:

@@ -4,12 +4,11 @@ import io
 import json
 import re
 import sys
-import threading
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from processes import LIMIT_S, until
 
 from lambda_function import lambda_runtime
 from lambda_function.embedded_cloud import link_runtime_packages
@@ -21,7 +20,6 @@ from lambda_function.lambda_runtime import (
 )
 
 CLIENTS = ["awslambdaric", "standard_library"] if sys.platform == "linux" else ["standard_library"]
-LIMIT_S = 30
 
 HANDLER = """
 import json, os, sys, time, uuid
@@ -125,13 +123,6 @@ def cloud_of(tmp_path, client):
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch):
     monkeypatch.setattr(lambda_runtime, "RETRY_WAITS_S", (0.01, 0.02))
-
-
-def until(condition) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        threading.Event().wait(0.01)
 
 
 def test_a_function_answers_and_knows_what_lambda_tells_it(cloud_of):

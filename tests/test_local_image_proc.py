@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import jpeg
-from test_worker_pool import LIMIT_S, hear_ctrl_c, is_starting_workers, wait_until
+from processes import LIMIT_S, hear_ctrl_c, is_starting_workers, until
 
 from lambda_function.image_transform import measure_transform, output_name, transform_image
 from lambda_function.metrics_log import HEADER, MetricRow, rows_from_csv
@@ -242,9 +242,9 @@ def is_at_work(checkout: Path) -> bool:
 @pytest.mark.parametrize("moment", ["workers start", "pictures are processed"])
 def test_ctrl_c_ends_the_whole_run_quietly_and_leaves_no_csv(checkout, long_run, moment):
     if moment == "workers start":
-        wait_until(lambda: is_starting_workers(long_run))
+        until(lambda: is_starting_workers(long_run.pid))
     else:
-        wait_until(lambda: is_at_work(checkout))
+        until(lambda: is_at_work(checkout))
     os.killpg(long_run.pid, signal.SIGINT)
     # Reading ends when the last worker has ended, since they hold the pipes' other ends.
     output, errors = long_run.communicate(timeout=LIMIT_S)
@@ -254,7 +254,7 @@ def test_ctrl_c_ends_the_whole_run_quietly_and_leaves_no_csv(checkout, long_run,
 
 
 def test_the_run_after_an_interrupted_one_removes_its_outputs(checkout, long_run, run_script_in):
-    wait_until(lambda: is_at_work(checkout))
+    until(lambda: is_at_work(checkout))
     os.killpg(long_run.pid, signal.SIGINT)
     long_run.communicate(timeout=LIMIT_S)
     assert len(outputs_of(checkout)) >= 1

@@ -5,16 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 from conftest import jpeg
 from PIL import Image
+from processes import LIMIT_S, alive, descendants, hear_ctrl_c, until
 
 CHARTS = {"avg_time.png", "boxplot_time.png", "size_vs_time.png", "total_time.png"}
-LIMIT_S = 120
 
 
 def fill(folder: Path, count: int = 10) -> None:
@@ -152,22 +150,6 @@ def test_two_pictures_with_one_output_are_refused_before_anything_starts(checkou
     assert not (checkout / "metrics" / "run.json").exists()
 
 
-def session_processes(session: int) -> set[int]:
-    """Living processes of a session, and all that they started."""
-    living = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent, _, of_session = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if state != "Z":
-            living[int(path.parent.name)] = (int(parent), int(of_session))
-    found = {pid for pid, (_, of_session) in living.items() if of_session == session}
-    while more := {pid for pid, (parent, _) in living.items() if parent in found} - found:
-        found |= more
-    return found
-
-
 @pytest.mark.parametrize(
     ("number", "step"),  # the signal, and the last step done before it
     [
@@ -190,6 +172,7 @@ def test_an_interruption_leaves_no_process_and_no_temporary_folder(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
         start_new_session=True,
         env={**os.environ, "TMPDIR": str(temporary)},
     )
@@ -198,7 +181,7 @@ def test_an_interruption_leaves_no_process_and_no_temporary_folder(
         errors.append(line)
         if line.startswith(f"{step}: "):
             break
-    family = session_processes(process.pid)
+    family = descendants(process.pid)
     assert len(family) >= 2
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as from a terminal
@@ -207,10 +190,7 @@ def test_an_interruption_leaves_no_process_and_no_temporary_folder(
     errors += process.stderr.readlines()
     assert process.wait(LIMIT_S) == (-number if number == signal.SIGKILL else 130)
     assert "Traceback" not in "".join(errors)
-    end = time.monotonic() + LIMIT_S
-    while left := {pid for pid in family if Path(f"/proc/{pid}").exists()}:
-        assert time.monotonic() < end, f"still there: {left}"
-        threading.Event().wait(0.05)
+    until(lambda: not any(alive(pid) for pid in family))
     assert list(temporary.iterdir()) == []
     assert not list(checkout.rglob("*.part"))
 

@@ -11,7 +11,7 @@ import sys
 import numpy
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat
-from test_worker_pool import LIMIT_S, hear_ctrl_c, is_starting_workers, wait_until
+from processes import LIMIT_S, hear_ctrl_c, is_starting_workers, until
 
 from metrics.files import PROJECT
 from onprem_images import sample_images
@@ -159,7 +159,7 @@ def test_ctrl_c_ends_it_and_leaves_no_files(tmp_path):
         start_new_session=True,  # as from a terminal, the signal goes to the workers too
         text=True,
     )
-    wait_until(lambda: is_starting_workers(process))
+    until(lambda: is_starting_workers(process.pid))
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=LIMIT_S)  # until the workers have closed stderr too
     assert process.returncode == -signal.SIGINT

@@ -7,37 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import LIMIT_S, until
 
 from metrics.files import PROJECT
 from onprem_images.worker_pool import worker_pool
-
-LIMIT_S = 60
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        time.sleep(0.01)
-
-
-def hear_ctrl_c() -> None:
-    """For a new process: shells let what they start in the background ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def is_starting_workers(process: subprocess.Popen) -> bool:
-    """Whether a process of the group of `process` has been started as a worker."""
-    table = subprocess.run(
-        ["ps", "-A", "-o", "pgid=,args="], capture_output=True, text=True, check=True
-    )
-    group = [line for line in table.stdout.splitlines() if line.split()[0] == str(process.pid)]
-    return any("spawn_main" in line for line in group)
 
 
 def leave_mark(folder: Path) -> None:
@@ -58,7 +34,7 @@ def fail() -> None:
 
 def run_until(started: Path, end: Path) -> None:
     started.touch()
-    wait_until(end.exists)
+    until(end.exists)
 
 
 def test_every_worker_has_warmed_up_before_the_first_task(tmp_path):
@@ -82,7 +58,7 @@ def test_tasks_that_have_not_begun_are_dropped_on_an_early_exit(tmp_path):
             tasks.extend(pool.submit((ran / str(number)).touch) for number in range(20))
             # The task under way ends when the last one is dropped, and not before.
             tasks[-1].add_done_callback(lambda _: end.touch())
-            wait_until(started.exists)
+            until(started.exists)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -119,7 +95,7 @@ def test_an_interrupt_between_two_starts_is_put_off_until_all_have_started(numbe
     warm_up = InterruptedWarmUp(number)
     try:
         with pytest.raises(KeyboardInterrupt), worker_pool(3, warm_up):
-            wait_until(lambda: False)
+            until(lambda: False)
     finally:
         end.set()
         signal.signal(number, before)
