@@ -56,12 +56,11 @@ class UnreadableImage(ValueError):
 
 def transform_image(data: bytes) -> bytes:
     """JPEG bytes of `data` as an 800x600 RGB picture. Raises UnreadableImage."""
-    try:
-        picture = _fit(io.BytesIO(data))
-    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
-        raise UnreadableImage(_reason(error)) from error
     output = io.BytesIO()
-    picture.save(output, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    try:
+        _fit(io.BytesIO(data)).save(output, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    except Exception as error:  # hostile bytes make Pillow raise nearly anything
+        raise UnreadableImage(_reason(error)) from error
     return output.getvalue()
 
 
@@ -99,7 +98,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """`image` in L, RGB or RGBA: the modes whose resized pixels are the picture's colours.
+    """`image` in L, LA, RGB or RGBA: the modes whose resized pixels are the picture's colours.
 
     L stays L until it is small; so does RGB, since converting RGB to RGB copies it for nothing.
     """
@@ -115,14 +114,19 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
-    """Deep greyscale as L; a bare convert would clip all that is above 255 to white.
+    """Deep greyscale as L or LA; a bare convert would clip all that is above 255 to white.
 
     16-bit modes are scaled from 0..65535. Modes I and F carry no white point: values within
     0..255 are taken as they are, I within 0..65535 as 16-bit, F within 0..1 as fractions, and
     anything else is stretched from its smallest value to its largest.
     """
     if image.mode.startswith("I;16"):
-        return image.convert("I").point(SIXTEEN_TO_EIGHT_BITS, "L")
+        deep = image.convert("I")
+        grey = deep.point(SIXTEEN_TO_EIGHT_BITS, "L")
+        if not isinstance(hidden := image.info.get("transparency"), int):
+            return grey
+        alpha = deep.point([0 if value == hidden else 255 for value in range(65536)], "L")
+        return Image.merge("LA", (grey, alpha))
     low, high = image.getextrema()
     if image.mode == "I" and low >= 0 and 255 < high <= 65535:
         return image.point(SIXTEEN_TO_EIGHT_BITS, "L")
@@ -136,10 +140,10 @@ def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
 
 def _flat_rgb(image: Image.Image) -> Image.Image:
     """RGB on white. A bare convert would show the colour that is hidden under the alpha."""
-    if image.mode == "RGBA":
+    if image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")
         white.info = image.info
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     comment = image.info.get("comment") or b""  # text in a PNG, which JPEG stores as UTF-8
     if len(comment.encode() if isinstance(comment, str) else comment) > LONGEST_JPEG_COMMENT:
         del image.info["comment"]  # legal in a GIF or PNG, impossible in a JPEG

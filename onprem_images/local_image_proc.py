@@ -70,7 +70,7 @@ def process_on_prem(pictures: list[Picture], run_id: str, workers: int) -> list[
     write_whole(OUTPUTS_LIST, json.dumps(names, indent=0).encode())
     rows = []
     with (
-        worker_pool(workers, warm_up) as pool,
+        worker_pool(min(workers, len(pictures)), warm_up) as pool,
         tqdm(total=len(pictures), desc="on-prem", unit="picture", disable=None) as bar,
     ):
         tasks = {pool.submit(process_picture, picture, run_id): picture for picture in pictures}
@@ -127,6 +127,10 @@ def recorded_outputs() -> list[Path]:
         names = json.loads(OUTPUTS_LIST.read_bytes())
     except FileNotFoundError:
         return []
+    except ValueError as error:
+        raise UserError(
+            f"{shown(OUTPUTS_LIST)} is damaged ({error}); delete it and the outputs beside it"
+        ) from None
     paths = [(OUTPUT_LOCAL / name).resolve() for name in names]
     folder = OUTPUT_LOCAL.resolve()
     return [path for path in paths if path.is_file() and path.is_relative_to(folder)]

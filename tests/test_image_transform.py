@@ -327,6 +327,17 @@ def two_values(mode: str, left: float, right: float) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
+def test_a_transparent_value_of_16_bit_grey_becomes_white():
+    halves = [30_000] * 800 + [20_000] * 800
+    pixels = b"".join(value.to_bytes(2, "little") for value in halves)
+    image = Image.frombytes("I;16", (40, 40), pixels)
+    data = encoded(image, "PNG", transparency=20_000)
+    assert opened(data).info["transparency"] == 20_000
+    picture = transformed(data)
+    assert picture.getpixel((400, 100)) == pytest.approx((117,) * 3, abs=3)
+    assert picture.getpixel((400, 500)) == pytest.approx((255,) * 3, abs=3)
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "PPM"), ("I", "TIFF")],
