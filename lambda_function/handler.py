@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from functools import cache
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 import boto3
 from botocore.config import Config
@@ -116,15 +116,26 @@ def process_record(s3, record: dict, output_bucket: str, cold_start: bool) -> Me
         orig_size=len(data),
         source="cloud",
         run_id=metadata.get("run-id", NO_RUN),
-        round=int(metadata.get("round", 1)),
+        round=round_of(metadata),
         fetch_ms=fetch_ms,
         store_ms=store_ms,
         cold_start=cold_start,
         worker=WORKER,
         memory_mb=int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 0)),
-        # An endpoint of its own means that this S3 is not AWS's.
-        environment="embedded" if os.environ.get("AWS_ENDPOINT_URL") else "aws",
+        environment=environment_of(s3),
     )
+
+
+def round_of(metadata: dict[str, str]) -> int:
+    """1 for an object that was not put by upload_images_s3.py."""
+    text = metadata.get("round", "")
+    return int(text) if text.isdecimal() else 1
+
+
+def environment_of(s3) -> str:
+    """`aws` when the S3 in use is AWS's own, else `embedded`: an emulator on somebody's machine."""
+    host = urlsplit(s3.meta.endpoint_url).hostname
+    return "aws" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "embedded"
 
 
 def fetch(s3, bucket: str, key: str) -> tuple[bytes, dict[str, str]]:

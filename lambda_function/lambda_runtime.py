@@ -11,6 +11,7 @@ Not as on AWS: the waits before the retries are 60 times shorter, memory is not 
 environments share this machine's processors.
 """
 
+import contextlib
 import io
 import json
 import math
@@ -32,6 +33,7 @@ from queue import Empty, SimpleQueue
 
 RETRY_WAITS_S = (1, 2)  # AWS waits one and two minutes
 INIT_LIMIT_S = 10  # AWS ends a longer init phase and starts it anew under the function's time-out
+STOP_LIMIT_S = 5  # for the thread of an environment whose process is gone
 TAIL_BYTES = 4096  # of the log that a synchronous call can ask for
 
 
@@ -95,7 +97,9 @@ class LambdaService:
 
     def __init__(self, host: Host):
         self._host = host
-        self._functions: dict[str, Function] = {}
+        self._current: dict[str, Function] = {}
+        self._all: list[Function] = []  # retired ones, too, whose last events may be under way
+        self._stopped = False
         self._lock = threading.Lock()
 
     def invoke(self, config: FunctionConfig, event: bytes) -> Outcome:
@@ -106,29 +110,38 @@ class LambdaService:
             outcomes.append(outcome)
             done.set()
 
-        self._function(config).submit(Invocation(event, on_end))
+        function = self._function(config)
+        if function is None:
+            return Outcome(b'{"errorMessage": "the embedded cloud is stopping"}', "Unhandled")
+        function.submit(Invocation(event, on_end))
         done.wait()
         return outcomes[0]
 
     def invoke_async(self, config: FunctionConfig, event: bytes) -> None:
         """Asynchronous: returns at once; failures are retried as the configuration says."""
-        function = self._function(config)
-        function.submit(Invocation(event, function.retry_or_give_up))
+        if (function := self._function(config)) is not None:
+            function.submit(Invocation(event, function.retry_or_give_up))
 
-    def _function(self, config: FunctionConfig) -> "Function":
+    def _function(self, config: FunctionConfig) -> "Function | None":
+        """The function in this configuration; None once the service has stopped."""
         with self._lock:
-            current = self._functions.get(config.name)
-            if current is None or current.config != config:
-                replacement = Function(config, self._host)
-                if current is not None:
-                    current.retire(replacement)
-                self._functions[config.name] = replacement
-            return self._functions[config.name]
+            current = self._current.get(config.name)
+            if self._stopped or (current is not None and current.config == config):
+                return None if self._stopped else current
+            replacement = Function(config, self._host)
+            self._all.append(replacement)
+            self._current[config.name] = replacement
+            if current is not None:
+                current.retire(replacement)
+            return replacement
 
     def stop(self) -> None:
+        """End all functions at once, and start none any more."""
         with self._lock:
-            for function in self._functions.values():
-                function.stop()
+            self._stopped = True
+            functions = list(self._all)
+        for function in functions:
+            function.stop()
 
 
 class Function:
@@ -146,12 +159,16 @@ class Function:
         self._unoccupied = 0  # environments that are starting or wait for an event
         self._timers: set[threading.Timer] = set()
         self._stopping = False
+        self._replacement: Function | None = None  # set when this one has retired
         self._changed = threading.Condition()
 
     def submit(self, invocation: Invocation) -> None:
         with self._changed:
-            self._queue.append(invocation)
-            self._scale()
+            if self._replacement is None:
+                self._queue.append(invocation)
+                self._scale()
+                return
+        self._replacement.submit(invocation)
 
     def _scale(self) -> None:
         """Wake an environment for each waiting event, or start one. Called with the lock held."""
@@ -169,8 +186,8 @@ class Function:
     def take(self) -> Invocation | None:
         """The next event, which makes the calling environment occupied; None: end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._stopping)
-            if self._stopping:
+            self._changed.wait_for(lambda: self._queue or self._stopping or self._replacement)
+            if self._stopping or self._replacement:
                 return None
             self._unoccupied -= 1
             return self._queue.popleft()
@@ -178,8 +195,11 @@ class Function:
     def give_back(self, invocation: Invocation) -> None:
         """Undo take(): the environment died while it was idle, so the event was not tried."""
         with self._changed:
-            self._queue.appendleft(invocation)
             self._unoccupied += 1
+            if self._replacement is None:
+                self._queue.appendleft(invocation)
+                return
+        self._replacement.submit(invocation)
 
     def unoccupied_again(self) -> None:
         with self._changed:
@@ -235,7 +255,7 @@ class Function:
     def retire(self, replacement: "Function") -> None:
         """End after the events under way; those that wait go to `replacement`."""
         with self._changed:
-            self._stopping = True
+            self._replacement = replacement
             waiting = list(self._queue)
             self._queue.clear()
             self._changed.notify_all()
@@ -253,7 +273,7 @@ class Function:
         for environment in environments:
             environment.kill()
         for environment in environments:
-            environment.join()
+            environment.join(STOP_LIMIT_S)
 
 
 class Environment(threading.Thread):
@@ -313,7 +333,7 @@ class Environment(threading.Thread):
                 start_new_session=True,  # Ctrl-C in the terminal is for the orchestrator
             )
         if self._killed.is_set():
-            self._process.kill()
+            self.kill()
         threading.Thread(target=self._report_exit, daemon=True).start()
 
     def _report_exit(self) -> None:
@@ -368,12 +388,15 @@ class Environment(threading.Thread):
             what, content = failed_init
         duration_ms = (time.perf_counter() - start) * 1000
         outcome, note = self._outcome(invocation, what, content)
-        output = self._log(invocation, duration_ms, init_ms, note)
+        memory_mb = peak_memory_mb(self._process.pid) if self._process else 0
         alive = what in ("response", "error")
         if not alive:
             self.kill()
-        outcome = Outcome(outcome.payload, outcome.error, output.encode()[-TAIL_BYTES:])
-        invocation.on_end(invocation, outcome)
+        try:
+            output = self._log(invocation, duration_ms, init_ms, memory_mb, note)
+            outcome = Outcome(outcome.payload, outcome.error, output.encode()[-TAIL_BYTES:])
+        finally:  # whatever becomes of the log, somebody waits for the outcome
+            invocation.on_end(invocation, outcome)
         return alive
 
     def _outcome(self, invocation: Invocation, what: str, content: bytes) -> tuple[Outcome, str]:
@@ -393,7 +416,12 @@ class Environment(threading.Thread):
         return Outcome(payload, "Unhandled"), message
 
     def _log(
-        self, invocation: Invocation, duration_ms: float, init_ms: float | None, note: str
+        self,
+        invocation: Invocation,
+        duration_ms: float,
+        init_ms: float | None,
+        memory_mb: int,
+        note: str,
     ) -> str:
         """Write the invocation's log lines, START to REPORT; returns them."""
         with self._log_path.open("rb") as log:
@@ -401,7 +429,6 @@ class Environment(threading.Thread):
             output = log.read()
         self._log_offset += len(output)
         billed_ms = math.ceil(duration_ms + (init_ms or 0))
-        memory_mb = peak_memory_mb(self._process.pid) if self._process else 0
         report = [
             f"REPORT RequestId: {invocation.request_id}",
             f"Duration: {duration_ms:.2f} ms",
@@ -422,9 +449,12 @@ class Environment(threading.Thread):
         return "\n".join(lines)
 
     def kill(self) -> None:
+        """End the process and what it may have started; returns when it is gone."""
         self._killed.set()
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own
+            self._process.wait()
 
 
 class RuntimeApi:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -166,6 +167,7 @@ def put_row(s3, bucket: str, row: MetricRow) -> None:
             return
         # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
         # is found to be in the CSV already and dropped.
+        time.sleep(random.uniform(0, LONGEST_WAIT_S))
 
 
 def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
@@ -270,7 +272,7 @@ def _take_lease(s3, bucket: str) -> bool:
         return True
     # Both times are the server's own, so that a wrong clock here takes no lease away.
     headers = lease["ResponseMetadata"]["HTTPHeaders"]
-    now = _http_date(headers.get("date")) or datetime.now(UTC)
+    now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
     if (now - lease["LastModified"]).total_seconds() < LEASE_S:
         return False
     taken = put_if(
@@ -279,10 +281,6 @@ def _take_lease(s3, bucket: str) -> bool:
     if taken:
         log.warning("took over a lease of %s", lease["LastModified"])
     return taken
-
-
-def _http_date(text: str | None) -> datetime | None:
-    return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S %Z").replace(tzinfo=UTC) if text else None
 
 
 # --- S3, as far as appending needs it -------------------------------------------------------------

@@ -51,46 +51,44 @@ ACCOUNT_ID = moto.core.DEFAULT_ACCOUNT_ID
 
 # Resource types and properties that moto or this file acts on (or that have nothing to act on
 # here: a description, who may invoke). All others are refused, so that a template that works here
-# means the same on AWS.
-HONOURED = {
-    "AWS::IAM::Role": {"AssumeRolePolicyDocument", "Description", "Path", "Policies", "RoleName"},
+# means the same on AWS. None: the property with all that is in it; else the parts or the value.
+HONOURED: dict[str, dict[str, set[str] | None]] = {
+    "AWS::IAM::Role": dict.fromkeys(
+        ("AssumeRolePolicyDocument", "Description", "Path", "Policies", "RoleName")
+    ),
     "AWS::Lambda::EventInvokeConfig": {
-        "DestinationConfig",
-        "FunctionName",
-        "MaximumEventAgeInSeconds",
-        "MaximumRetryAttempts",
-        "Qualifier",
+        "DestinationConfig": {"OnFailure"},
+        "FunctionName": None,
+        "MaximumEventAgeInSeconds": None,
+        "MaximumRetryAttempts": None,
+        "Qualifier": {"$LATEST"},
     },
     "AWS::Lambda::Function": {
-        "Architectures",
-        "Code",
-        "Description",
-        "Environment",
-        "FunctionName",
-        "Handler",
-        "LoggingConfig",
-        "MemorySize",
-        "ReservedConcurrentExecutions",
-        "Role",
-        "Runtime",
-        "Timeout",
+        "Architectures": None,
+        "Code": {"S3Bucket", "S3Key"},
+        "Description": None,
+        "Environment": {"Variables"},
+        "FunctionName": None,
+        "Handler": None,
+        "LoggingConfig": {"LogGroup"},
+        "MemorySize": None,
+        "ReservedConcurrentExecutions": None,
+        "Role": None,
+        "Runtime": None,
+        "Timeout": None,
     },
-    "AWS::Lambda::Permission": {
-        "Action",
-        "FunctionName",
-        "Principal",
-        "SourceAccount",
-        "SourceArn",
-    },
-    "AWS::Logs::LogGroup": {"LogGroupName", "RetentionInDays", "Tags"},
+    "AWS::Lambda::Permission": dict.fromkeys(
+        ("Action", "FunctionName", "Principal", "SourceAccount", "SourceArn")
+    ),
+    "AWS::Logs::LogGroup": dict.fromkeys(("LogGroupName", "RetentionInDays", "Tags")),
     "AWS::S3::Bucket": {
-        "BucketEncryption",
-        "BucketName",
-        "NotificationConfiguration",
-        "PublicAccessBlockConfiguration",
-        "Tags",
+        "BucketEncryption": None,
+        "BucketName": None,
+        "NotificationConfiguration": {"LambdaConfigurations"},
+        "PublicAccessBlockConfiguration": None,
+        "Tags": None,
     },
-    "AWS::SQS::Queue": {"MessageRetentionPeriod", "QueueName", "VisibilityTimeout"},
+    "AWS::SQS::Queue": dict.fromkeys(("MessageRetentionPeriod", "QueueName", "VisibilityTimeout")),
 }
 
 
@@ -117,14 +115,21 @@ class MotoCloud:
         if environ.get("CONTENT_LENGTH"):  # read it before the turn: a slow client blocks nobody
             body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
             environ["wsgi.input"] = io.BytesIO(body)
-        if environ.get("PATH_INFO", "").rstrip("/").endswith("/invocations"):
+        if environ.get("PATH_INFO", "").rstrip("/").endswith(("/invocations", "/invoke-async")):
             return self._app(environ, start_response)
+        statuses = []
+
+        def start(status: str, *arguments) -> Callable:
+            statuses.append(int(status.split()[0]))
+            return start_response(status, *arguments)
+
         with self._one_request:
-            response = self._app(environ, start_response)
+            self._events = []
+            response = self._app(environ, start)
             answer = list(response)
             if hasattr(response, "close"):
                 response.close()
-            events, self._events = self._events, []
+            events = self._events if statuses[-1] < 400 else []
         for function, event in events:
             body = json.dumps({"Records": [event]}).encode()
             self.lambda_service.invoke_async(self._config(function), body)
@@ -283,19 +288,30 @@ def _checking(template_of: Callable[..., dict]) -> Callable[[Callable], Callable
             for name, resource in (
                 (template_of(resources, *args) or {}).get("Resources", {}).items()
             ):
-                honoured = HONOURED.get(resource["Type"])
-                ignored = set(resource.get("Properties") or {}) - (honoured or set())
-                if honoured is None or ignored:
-                    what = ", ".join(sorted(ignored)) if honoured else "type"
+                if ignored := _ignored(resource):
                     raise ValidationError(
-                        message=f"{name} ({resource['Type']}): the embedded cloud "
-                        f"does not honour {what}; see HONOURED in {Path(__file__).name}"
+                        message=f"{name} ({resource['Type']}): the embedded cloud does not "
+                        f"honour {', '.join(ignored)}; see HONOURED in {Path(__file__).name}"
                     )
             return original(resources, *args, **kwargs)
 
         return checked
 
     return wrap
+
+
+def _ignored(resource: dict) -> list[str]:
+    """What of a template's resource nobody would act on."""
+    if (honoured := HONOURED.get(resource["Type"])) is None:
+        return ["this type"]
+    ignored = []
+    for name, value in (resource.get("Properties") or {}).items():
+        parts = set(value) if isinstance(value, dict) else {value} if isinstance(value, str) else ()
+        if name not in honoured:
+            ignored.append(name)
+        elif honoured[name] is not None:
+            ignored += [f"{name}: {part}" for part in sorted(set(parts) - honoured[name])]
+    return ignored
 
 
 def _with_bucket_properties(original: Callable) -> Callable:
@@ -309,20 +325,15 @@ def _with_bucket_properties(original: Callable) -> Callable:
             backend.put_public_access_block(bucket.name, block)
         if notifications := properties.get("NotificationConfiguration"):
             backend.put_bucket_notification_configuration(
-                bucket.name, _notification_request(bucket.name, notifications)
+                bucket.name, _notification_request(notifications)
             )
         return bucket
 
     return create
 
 
-def _notification_request(bucket_name: str, notifications: dict) -> dict:
+def _notification_request(notifications: dict) -> dict:
     """A template's NotificationConfiguration in the words of the S3 API."""
-    if ignored := set(notifications) - {"LambdaConfigurations"}:
-        raise ValidationError(
-            message=f"{bucket_name}: the embedded cloud sends S3 events to functions only, "
-            f"not to {', '.join(sorted(ignored))}"
-        )
     return {
         "CloudFunctionConfiguration": [
             {

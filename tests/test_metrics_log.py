@@ -142,8 +142,7 @@ def test_who_does_not_get_the_lease_leaves_the_rows_to_its_holder(s3):
 def test_the_lease_of_a_dead_holder_is_taken_over(s3, monkeypatch):
     put_if(s3, OUT, LEASE_KEY, b"somebody", IfNoneMatch="*")
     put_row(s3, OUT, row("a"))
-    later = datetime.now(UTC) + timedelta(seconds=metrics_log.LEASE_S + 5)
-    monkeypatch.setattr(metrics_log, "_http_date", lambda _: later)
+    monkeypatch.setattr(metrics_log, "LEASE_S", 0)
     assert append_rows(s3, OUT, plenty) == 1
     assert read_object(s3, OUT, LEASE_KEY) is None
 
@@ -276,6 +275,16 @@ def test_no_row_is_lost_when_every_writer_appends_without_a_lease(own_bucket, mo
     )
 
 
+def test_the_age_of_a_lease_is_by_the_servers_clock(own_bucket, monkeypatch):
+    client, bucket = own_bucket
+    put_if(client, bucket, LEASE_KEY, b"somebody", IfNoneMatch="*")
+    put_row(client, bucket, row("a"))
+    assert append_rows(client, bucket, plenty) == 0
+    later = datetime.now(UTC) + timedelta(seconds=metrics_log.LEASE_S + 5)
+    monkeypatch.setattr(metrics_log, "parsedate_to_datetime", lambda _: later)
+    assert append_rows(client, bucket, plenty) == 1
+
+
 def test_the_csv_is_whole_at_every_moment(own_bucket):
     client, bucket = own_bucket
     done = threading.Event()
@@ -296,8 +305,10 @@ def test_the_csv_is_whole_at_every_moment(own_bucket):
 
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)
-        all_at_once(write)
-        done.set()
+        try:
+            all_at_once(write)
+        finally:
+            done.set()
         assert watching.result() > 0
 
 
