@@ -2,7 +2,8 @@
 
 Downloads the cloud's rows to metrics/lambda_metrics.csv, prints a summary, writes
 metrics/merged_metrics.csv and metrics/charts/. Exits 1 when the arms cannot be compared: missing
-rows, rows of different runs, or different outputs.
+rows, different outputs, or files that mix runs. (The bucket's CSV holds every run since the last
+clean; rows of other runs there are left out and counted.)
 
     AWS_ENDPOINT_URL=http://127.0.0.1:... python compare_cloud_onprem_metrics.py --timeout 60
     python compare_cloud_onprem_metrics.py --no-download
@@ -87,7 +88,7 @@ def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
     """Write the run's rows in the bucket to `target`."""
     from metrics.cloud_rows import download_rows
 
-    rows, _ = download_rows(s3, bucket, run_id)
+    rows = download_rows(s3, bucket, run_id)
     write_whole(target, (HEADER + rows_to_csv(rows)).encode())
 
 

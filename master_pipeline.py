@@ -1,8 +1,8 @@
 """Is it better to process these pictures on this machine or on AWS Lambda? The whole experiment.
 
 Steps: clean -> on-prem -> upload -> wait -> compare. The cloud is an embedded one that starts and
-ends with the run, unless --cloud aws is given. Exits 0 when the arms could be compared, 1 when
-not, 130 when interrupted. What ran, when and with what is in metrics/run.json.
+ends with the run, unless --endpoint-url or --cloud aws is given. Exits 0 when the arms could be
+compared, 1 when not, 130 when interrupted. What ran, when and with what is in metrics/run.json.
 
     python master_pipeline.py
     python master_pipeline.py --images ~/photos --timeout 600
@@ -20,6 +20,7 @@ from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV
 from metrics.machine import available_cpus, new_run_id
 from metrics.run_record import RunRecord
 from metrics.script import (
+    UserError,
     positive_int,
     positive_seconds,
     run_id,
@@ -63,20 +64,21 @@ def run(args: argparse.Namespace) -> int:
     from metrics.cleaning import clean_cloud, clean_local
     from metrics.cloud_rows import default_timeout_s, wait_for_rows
     from metrics.summary import read_rows
-    from onprem_images.dataset import load_pictures
+    from onprem_images.dataset import describe_data_set, load_pictures
     from onprem_images.local_image_proc import process_on_prem
-    from upload_images_s3 import check_conditional_writes, upload_images
+    from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
     run_id = args.run_id or new_run_id()
     pictures = load_pictures(args.images)
     with chosen_cloud(args) as cloud:
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
         check_conditional_writes(s3, buckets.output)
-        record = RunRecord(run_id, args.command_line, cloud, pictures)
+        record = RunRecord(run_id, args.command_line, cloud.name, describe_data_set(pictures))
         if not args.no_clean:
             with record.step("clean"):
                 clean_local()
                 clean_cloud(s3, buckets)
+        check_run_is_new(s3, buckets.output, run_id)
         with record.step("on-prem"):
             process_on_prem(pictures, run_id, args.workers)
         with record.step("upload"):
@@ -87,14 +89,21 @@ def run(args: argparse.Namespace) -> int:
             wait_for_rows(s3, buckets.output, expected, timeout_s)
             fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
     with record.step("compare"):
-        return report(read_rows(LOCAL_CSV, "on_prem"), read_rows(CLOUD_CSV, "cloud"))
+        exit_code = report(read_rows(LOCAL_CSV, "on_prem"), read_rows(CLOUD_CSV, "cloud"))
+    record.conclude(exit_code)
+    return exit_code
 
 
 @contextlib.contextmanager
 def chosen_cloud(args: argparse.Namespace) -> Iterator[Cloud]:
-    """The cloud of the flags. An embedded one is started here unless --endpoint-url names one; an
-    endpoint in the environment alone does not count, since it may be anything."""
+    """The cloud of the flags. An embedded one is started here unless --endpoint-url names one;
+    AWS_ENDPOINT_URL and the other variables alone do not count, since they may name anything."""
     if args.cloud == "embedded" and not args.endpoint_url:
+        if args.input_bucket or args.output_bucket:
+            raise UserError(
+                "an embedded cloud of its own has the buckets of its stack; "
+                "use --endpoint-url or --cloud aws with buckets of yours"
+            )
         from lambda_function.embedded_cloud import embedded_cloud
 
         with embedded_cloud(args.concurrency, args.stack) as cloud:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.handler import INPUT_PREFIX
-from lambda_function.metrics_log import put_if
+from lambda_function.metrics_log import put_if, read_object
 from metrics.cloud_rows import MANIFESTS_PREFIX
 from metrics.files import IMAGES, LOCAL_CSV, shown
 from metrics.machine import new_run_id
@@ -153,6 +153,16 @@ def reason_of(error: BaseException) -> str:
     raise error
 
 
+def check_run_is_new(s3, bucket: str, run_id: str) -> None:
+    """Raise UserError when rows of an earlier run could be taken for this one's."""
+    if read_object(s3, bucket, manifest_key(run_id)):
+        raise UserError(f"run id {run_id!r} was used before in bucket {bucket!r}; choose another")
+
+
+def manifest_key(run_id: str) -> str:
+    return f"{MANIFESTS_PREFIX}{run_id}.json"
+
+
 def put_manifest(s3, bucket: str, run_id: str, pictures: list[Picture]) -> None:
     """Record what the run uploads: later runs clean by it, and nothing else."""
     manifest = {
@@ -163,7 +173,7 @@ def put_manifest(s3, bucket: str, run_id: str, pictures: list[Picture]) -> None:
     }
     s3.put_object(
         Bucket=bucket,
-        Key=f"{MANIFESTS_PREFIX}{run_id}.json",
+        Key=manifest_key(run_id),
         Body=json.dumps(manifest, ensure_ascii=False).encode(),
         ContentType="application/json",
     )

@@ -115,7 +115,10 @@ class MotoCloud:
         if environ.get("CONTENT_LENGTH"):  # read it before the turn: a slow client blocks nobody
             body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
             environ["wsgi.input"] = io.BytesIO(body)
-        if environ.get("PATH_INFO", "").rstrip("/").endswith(("/invocations", "/invoke-async")):
+        path = environ.get("PATH_INFO", "").rstrip("/")
+        if path.endswith("/invoke-async"):  # the older call, which knows no other kind
+            environ["HTTP_X_AMZ_INVOCATION_TYPE"] = "Event"
+        if path.endswith("/invocations"):
             return self._app(environ, start_response)
         statuses = []
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from metrics.files import CHART_NAMES
 from metrics.summary import Comparison
 
 # Okabe and Ito's blue and vermilion: told apart with any colour vision, and in grey.
@@ -210,10 +211,10 @@ def draw_total_time(comparison: Comparison) -> Figure:
     return figure
 
 
-CHARTS_BY_NAME = {
-    "avg_time": draw_avg_time,
-    "boxplot_time": draw_boxplot_time,
-    "size_vs_time": draw_size_vs_time,
-    "total_time": draw_total_time,
-}
-CHART_NAMES = tuple(CHARTS_BY_NAME)
+CHARTS_BY_NAME = dict(
+    zip(
+        CHART_NAMES,
+        (draw_avg_time, draw_boxplot_time, draw_size_vs_time, draw_total_time),
+        strict=True,
+    )
+)

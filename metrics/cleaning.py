@@ -1,7 +1,7 @@
 """Deleting what earlier runs left, here and in the buckets: only what they recorded as theirs."""
 
 import json
-from pathlib import Path
+import sys
 
 from lambda_function.cloud import Buckets
 from lambda_function.handler import INPUT_PREFIX, PROCESSED_PREFIX
@@ -13,47 +13,46 @@ from lambda_function.metrics_log import (
     delete_objects,
     read_object,
 )
-from metrics.charts import CHART_NAMES
 from metrics.cloud_rows import MANIFESTS_PREFIX
-from metrics.files import CHARTS, CLOUD_CSV, LOCAL_CSV, MERGED_CSV, RUN_JSON
-from onprem_images.local_image_proc import clear_outputs, recorded_outputs
+from metrics.files import CHART_NAMES, CHARTS, CLOUD_CSV, LOCAL_CSV, MERGED_CSV, RUN_JSON
+from metrics.outputs import clear_outputs
 
 
-def local_files() -> list[Path]:
-    """Generated files that are there, all of which a new run replaces."""
-    results = [LOCAL_CSV, CLOUD_CSV, MERGED_CSV, RUN_JSON]
-    results += [CHARTS / f"{name}.png" for name in CHART_NAMES]
-    return [path for path in results if path.exists()] + recorded_outputs()
-
-
-def clean_local() -> int:
-    """Delete local_files(); returns how many there were."""
-    files = local_files()
+def clean_local() -> None:
+    """Delete the results and outputs of the run before."""
     clear_outputs()
-    for path in files:
+    charts = [CHARTS / f"{name}.png" for name in CHART_NAMES]
+    for path in (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, RUN_JSON, *charts):
         path.unlink(missing_ok=True)
-    return len(files)
 
 
-def clean_cloud(s3, buckets: Buckets) -> int:
+def clean_cloud(s3, buckets: Buckets) -> None:
     """Delete the objects of every run that has a manifest, and the appended rows of all.
 
-    Manifests go last, so that an interrupted clean can be repeated. Returns the number of keys.
+    Manifests go last, so that an interrupted clean can be repeated.
     """
-    manifests = list_keys(s3, buckets.output, MANIFESTS_PREFIX)
-    inputs, outputs = set(), set()
-    for key in manifests:
-        manifest = json.loads(read_object(s3, buckets.output, key).data)
-        names = [picture["image_key"] for picture in manifest["pictures"]]
+    manifests, inputs, outputs = [], set(), set()
+    for key in list_keys(s3, buckets.output, MANIFESTS_PREFIX):
+        try:
+            run_id, names = read_manifest(read_object(s3, buckets.output, key).data)
+        except (ValueError, KeyError, TypeError):
+            print(f"left alone, not a manifest: s3://{buckets.output}/{key}", file=sys.stderr)
+            continue
+        manifests.append(key)
         inputs.update(INPUT_PREFIX + name for name in names)
         outputs.update(PROCESSED_PREFIX + output_name(name) for name in names)
-        outputs.update(list_keys(s3, buckets.output, f"{ROWS_PREFIX}{manifest['run_id']}/"))
+        outputs.update(list_keys(s3, buckets.output, f"{ROWS_PREFIX}{run_id}/"))
     if manifests:
         outputs.update([CSV_KEY, LEASE_KEY])
     delete_objects(s3, buckets.input, sorted(inputs))
     delete_objects(s3, buckets.output, sorted(outputs))
     delete_objects(s3, buckets.output, manifests)
-    return len(inputs) + len(outputs) + len(manifests)
+
+
+def read_manifest(data: bytes) -> tuple[str, list[str]]:
+    """The run id and the image keys of a manifest; see put_manifest in upload_images_s3.py."""
+    manifest = json.loads(data)
+    return manifest["run_id"], [picture["image_key"] for picture in manifest["pictures"]]
 
 
 def list_keys(s3, bucket: str, prefix: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from lambda_function.metrics_log import (
     CSV_KEY,
     HEADER,
     MetricRow,
+    MetricsLogError,
     RowId,
     append_rows,
     is_missing,
@@ -22,8 +24,7 @@ from metrics.script import UserError
 MANIFESTS_PREFIX = "metrics/manifests/"
 POLL_S = 0.5
 STALLED_S = 5  # without a new row for this long, rows that wait are appended from here
-APPEND_LIMIT_S = 60
-NAMED_AT_MOST = 10
+APPEND_LIMIT_S = 30
 
 
 def default_timeout_s(pictures: int) -> float:
@@ -35,11 +36,12 @@ def wait_for_rows(s3, bucket: str, expected: set[RowId], timeout_s: float) -> li
     """The rows of all `expected` pictures, once each has one.
 
     When rows stop coming although some wait to be appended (the function that was appending died),
-    they are appended from here. Raises UserError that names the missing after `timeout_s`.
+    and before giving up, they are appended from here. Raises UserError that names the missing
+    after `timeout_s`.
     """
     found: dict[RowId, MetricRow] = {}
     end = time.monotonic() + timeout_s
-    last_news = time.monotonic()
+    last_news, gave_last_chance = time.monotonic(), False
     reader = new_rows(s3, bucket)
     with tqdm(total=len(expected), desc="cloud", unit="picture", disable=None) as bar:
         while True:
@@ -47,20 +49,26 @@ def wait_for_rows(s3, bucket: str, expected: set[RowId], timeout_s: float) -> li
             found.update((row.id, row) for row in news)
             bar.update(len(news))
             failed = sum(row.status == "error" for row in found.values())
-            left_s = end - time.monotonic()
-            bar.set_postfix_str(f"{failed} failed, time-out in {max(0, left_s):.0f} s")
+            left_s = max(0, end - time.monotonic())
+            bar.set_postfix_str(f"{failed} failed, time-out in {left_s:.0f} s")
             if len(found) == len(expected):
                 return list(found.values())
-            if left_s <= 0:
+            if gave_last_chance:
                 raise UserError(missing_message(expected - found.keys(), len(expected), timeout_s))
+            gave_last_chance = left_s == 0
             if news:
                 last_news = time.monotonic()
-            elif time.monotonic() - last_news > STALLED_S and pending_rows(s3, bucket):
-                append_end = time.monotonic() + APPEND_LIMIT_S
-                append_rows(s3, bucket, lambda: append_end - time.monotonic())  # noqa: B023
+            if gave_last_chance or time.monotonic() - last_news > STALLED_S:
+                _append_leftovers(s3, bucket)
                 last_news = time.monotonic()
-                continue
-            time.sleep(min(POLL_S, max(0, left_s)))
+            else:
+                time.sleep(min(POLL_S, left_s))
+
+
+def _append_leftovers(s3, bucket: str) -> None:
+    end = time.monotonic() + APPEND_LIMIT_S
+    if pending_rows(s3, bucket):
+        append_rows(s3, bucket, lambda: end - time.monotonic())
 
 
 def new_rows(s3, bucket: str) -> Iterator[list[MetricRow]]:
@@ -74,8 +82,15 @@ def new_rows(s3, bucket: str) -> Iterator[list[MetricRow]]:
             yield []
             continue
         answer = s3.get_object(Bucket=bucket, Key=CSV_KEY, Range=f"bytes={offset}-{size - 1}")
-        text = answer["Body"].read().decode()
-        yield rows_of_csv(HEADER + text if offset else text, bucket)
+        text = answer["Body"].read().decode(errors="replace")
+        try:
+            rows = rows_of_csv(HEADER + text if offset else text, bucket)
+        except MetricsLogError:
+            if offset == 0:
+                raise
+            offset = 0  # cleaned meanwhile and longer again: begin anew
+            continue
+        yield rows
         offset = size
 
 
@@ -89,25 +104,21 @@ def _csv_size(s3, bucket: str) -> int:
 
 
 def missing_message(missing: set[RowId], expected: int, timeout_s: float) -> str:
+    """Names all: who has to find them should not have to guess."""
     names = sorted(row_id.image_key for row_id in missing)
-    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
     return (
-        f"{len(missing)} of {expected} pictures have no cloud row after {timeout_s:.0f} s: "
-        f"{', '.join(map(repr, names[:NAMED_AT_MOST]))}{more}; "
+        f"{len(missing)} of {expected} pictures have no cloud row after {timeout_s:g} s: "
+        f"{', '.join(map(repr, names))}; "
         "see the function's log group and failure queue, or wait longer with --timeout"
     )
 
 
-def download_rows(s3, bucket: str, run_id: str) -> tuple[list[MetricRow], dict[str, int]]:
-    """The run's rows in the bucket's CSV, and the number of rows of each other run there."""
+def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
+    """The run's rows in the bucket's CSV; says on stderr how many of other runs it left out."""
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         raise UserError(f"s3://{bucket}/{CSV_KEY} does not exist: no picture was processed yet")
-    rows = rows_of_csv(stored.data.decode(), bucket)
-    others: dict[str, int] = {}
-    for row in rows:
-        if row.run_id != run_id:
-            others[row.run_id] = others.get(row.run_id, 0) + 1
-    for other, count in others.items():
+    rows = rows_of_csv(stored.data.decode(errors="replace"), bucket)
+    for other, count in Counter(row.run_id for row in rows if row.run_id != run_id).items():
         print(f"left out {count} rows of another run, {other}", file=sys.stderr)
-    return [row for row in rows if row.run_id == run_id], others
+    return [row for row in rows if row.run_id == run_id]

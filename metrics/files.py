@@ -10,10 +10,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 IMAGES = PROJECT / "images_to_upload"
 OUTPUT_LOCAL = PROJECT / "onprem_images" / "output_local"
 LOCAL_CSV = PROJECT / "onprem_images" / "metrics" / "local_metrics.csv"
+OUTPUTS_JSON = PROJECT / "onprem_images" / "metrics" / "outputs.json"
 CLOUD_CSV = PROJECT / "metrics" / "lambda_metrics.csv"
 MERGED_CSV = PROJECT / "metrics" / "merged_metrics.csv"
 RUN_JSON = PROJECT / "metrics" / "run.json"
 CHARTS = PROJECT / "metrics" / "charts"
+CHART_NAMES = ("avg_time", "boxplot_time", "size_vs_time", "total_time")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from metrics.files import PROJECT
 
-PACKAGES = ("Pillow", "boto3", "pandas", "matplotlib", "moto", "awslambdaric")
+PACKAGES = ("Pillow", "boto3", "pandas", "matplotlib", "numpy", "moto", "awslambdaric")
 
 
 def available_cpus() -> int:

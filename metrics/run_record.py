@@ -6,28 +6,23 @@ import sys
 import time
 from collections.abc import Iterator
 
-from lambda_function.cloud import Cloud
 from lambda_function.metrics_log import utc_now
 from metrics.files import RUN_JSON, write_whole
 from metrics.machine import describe
-from onprem_images.dataset import Picture, fingerprint
 
 
 class RunRecord:
     """Kept up to date on disk after every step, so that a run that fails leaves its record."""
 
-    def __init__(self, run_id: str, command_line: str, cloud: Cloud, pictures: list[Picture]):
+    def __init__(self, run_id: str, command_line: str, cloud: str, data_set: dict[str, object]):
         self._content = {
             "run_id": run_id,
             "command_line": command_line,
-            "cloud": cloud.name,
-            "data_set": {
-                "pictures": len(pictures),
-                "bytes": sum(picture.size for picture in pictures),
-                "fingerprint": fingerprint(pictures),
-            },
+            "cloud": cloud,
+            "data_set": data_set,
             "environment": describe(),
             "steps": [],
+            "exit_code": None,
         }
 
     @contextlib.contextmanager
@@ -41,5 +36,13 @@ class RunRecord:
             entry["status"] = "done"
         finally:
             entry["end"] = utc_now()
-            write_whole(RUN_JSON, json.dumps(self._content, indent=2).encode() + b"\n")
+            self._write()
         print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+
+    def conclude(self, exit_code: int) -> None:
+        """Record the exit code: 0 when the arms could be compared."""
+        self._content["exit_code"] = exit_code
+        self._write()
+
+    def _write(self) -> None:
+        write_whole(RUN_JSON, json.dumps(self._content, indent=2).encode() + b"\n")

@@ -32,6 +32,7 @@ DRIFT_ALLOWANCE = 1.25
 # An arm on this machine that had the processor for less of its time was measured beside other
 # work, or with more processes than processors: its wall times say little about the arm.
 LEAST_CPU_SHARE = 0.9
+LEAST_PAIRS = 3  # of fewer, the bad luck of one picture decides the mean
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,7 @@ def compare(on_prem: pd.DataFrame, cloud: pd.DataFrame) -> Comparison:
     """Join the arms' rows and find what voids the comparison."""
     problems = [*_mixed_runs(on_prem, cloud)]
     for source, rows in (("on_prem", on_prem), ("cloud", cloud)):
-        if doubles := _names(rows.loc[rows.duplicated(["run_id", *JOIN]), "image_key"]):
-            problems.append(f"more than one {source} row for {doubles}")
+        problems += _odd_arm(source, rows)
     merged = on_prem.drop_duplicates(JOIN).merge(
         cloud.drop_duplicates(JOIN),
         on=JOIN,
@@ -176,6 +176,21 @@ def _mixed_runs(on_prem: pd.DataFrame, cloud: pd.DataFrame) -> list[str]:
     return [f"rows of different runs are mixed: {counts}; choose one with --run-id"]
 
 
+def _odd_arm(source: str, rows: pd.DataFrame) -> list[str]:
+    """What voids an arm whatever the other one did."""
+    problems = []
+    if doubles := _names(rows.loc[rows.duplicated(["run_id", *JOIN]), "image_key"]):
+        problems.append(f"more than one {source} row for {doubles}")
+    if others := sorted(set(rows["source"]) - {source}):
+        problems.append(f"rows of {', '.join(others)} among the {source} rows")
+    if len(environments := sorted(set(rows["environment"]))) > 1:
+        problems.append(f"{source} rows of different environments: {', '.join(environments)}")
+    done = rows[rows["status"] == "ok"]
+    if len(done) and (done["new_size"] == done["orig_size"]).all():
+        problems.append(f"no picture was changed in the {source} arm: new_size equals orig_size")
+    return problems
+
+
 def _missing(merged: pd.DataFrame) -> list[str]:
     problems = []
     for arm, only in (("cloud", "left_only"), ("on_prem", "right_only")):
@@ -199,14 +214,12 @@ def _different_work(both: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
     note(both[outcome["on_prem"] != outcome["cloud"]], "the arms differ in success or error")
     note(both[both["orig_size_on_prem"] != both["orig_size_cloud"]], "the input differs in size")
     note(pairs[pairs["transform_on_prem"] != pairs["transform_cloud"]], "other transform versions")
-    hashed = (pairs["output_sha256_on_prem"] != "") & (pairs["output_sha256_cloud"] != "")
+    # A file from elsewhere may have no hashes; where one arm has them, so must the other.
+    hashed = (pairs["output_sha256_on_prem"] != "") | (pairs["output_sha256_cloud"] != "")
     other_hash = pairs["output_sha256_on_prem"] != pairs["output_sha256_cloud"]
     other_size = pairs["new_size_on_prem"] != pairs["new_size_cloud"]
     note(pairs[hashed & other_hash], "the output differs")
     note(pairs[~hashed & other_size], "the output differs in size")
-    for arm in ("on_prem", "cloud"):
-        if len(pairs) and (pairs[f"new_size_{arm}"] == pairs[f"orig_size_{arm}"]).all():
-            problems.append(f"no picture was changed in the {arm} arm: new_size equals orig_size")
     return problems
 
 
@@ -301,6 +314,8 @@ def verdict(comparison: Comparison) -> str:
             f"{LEAST_CPU_SHARE:.0%} of the time; end other work, use no more workers or "
             f"concurrency than processors, and run again ({basis})"
         )
+    if n < LEAST_PAIRS:
+        return f"per picture: cannot tell which is faster from fewer than {LEAST_PAIRS} ({basis})"
     if 1 / DRIFT_ALLOWANCE < ratio < DRIFT_ALLOWANCE:
         return f"per picture: cannot tell which is faster ({basis})"
     faster, times = ("on-prem", ratio) if ratio > 1 else ("the cloud", 1 / ratio)

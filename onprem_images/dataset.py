@@ -1,11 +1,13 @@
 """The data set: which pictures there are, and under which keys both arms know them.
 
-Every regular file below the folder counts, whatever its name: a file that is no picture becomes an
-`error` row in both arms, so nothing is left out unseen. Links are followed.
+Every regular file below the folder counts, but for the few that systems put there themselves
+(NOT_PICTURES): a file that is no picture becomes an `error` row in both arms, so nothing is left
+out unseen. Links are followed.
 """
 
 import hashlib
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from metrics.script import UserError
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
 LONGEST_KEY = 1024 - len("processed/.jpg")  # bytes; S3 allows 1,024 with prefix and suffix
+LONGEST_NAME = 255  # bytes of a file or folder name, on all common file systems
+# What XML 1.0 cannot carry: S3 could store such a key, but neither list nor delete it in a batch.
+NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def load_pictures(folder: Path) -> list[Picture]:
 def find_files(folder: Path) -> dict[str, Path]:
     """Regular files below `folder` by key. A folder that is reached twice counts once."""
     files, seen = {}, set()
-    for top, names, file_names in os.walk(folder, followlinks=True):
+    for top, names, file_names in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(top)
         if real in seen:  # a link back up, which would never end
             names.clear()
@@ -76,8 +81,13 @@ def find_files(folder: Path) -> dict[str, Path]:
     return {key: path for key, path in files.items() if path not in special}
 
 
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename!r} cannot be read: {error.strerror}") from error
+
+
 def check_keys(keys: list[str]) -> None:
-    """Raise UserError for a key that S3 cannot hold, and for two that share an output."""
+    """Raise UserError for a key that S3 or the output folder cannot hold, and for two that would
+    share an output."""
     outputs: dict[str, str] = {}
     for key in keys:
         try:
@@ -86,6 +96,10 @@ def check_keys(keys: list[str]) -> None:
             raise UserError(f"{os.fsencode(key)!r} is not UTF-8; rename it") from None
         if length > LONGEST_KEY:
             raise UserError(f"{key!r} is longer than {LONGEST_KEY} bytes; shorten it")
+        if NOT_XML.search(key):
+            raise UserError(f"{key!r} has a control character that S3 cannot list; rename it")
+        if max(len(part.encode()) for part in output_name(key).split("/")) > LONGEST_NAME:
+            raise UserError(f"the output of {key!r} would have too long a name; shorten it")
         other = outputs.setdefault(output_name(key), key)
         if other != key:
             raise UserError(f"{other!r} and {key!r} would have the same output; rename one")
@@ -102,6 +116,12 @@ def _picture(key: str, path: Path) -> Picture:
             return Picture(key, path, file.tell(), digest)
     except OSError:  # each arm says so when it comes to it
         return Picture(key, path, 0, "")
+
+
+def describe_data_set(pictures: list[Picture]) -> dict[str, object]:
+    """What run.json says of the data set."""
+    size = sum(picture.size for picture in pictures)
+    return {"pictures": len(pictures), "bytes": size, "fingerprint": fingerprint(pictures)}
 
 
 def fingerprint(pictures: list[Picture]) -> str:

@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
-import json
+import multiprocessing
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 
@@ -24,11 +24,10 @@ from lambda_function.image_transform import Measurement, measure_transform, outp
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
 from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
+from metrics.outputs import clear_outputs, record_outputs
 from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
 from onprem_images.dataset import Picture, load_pictures
 from onprem_images.worker_pool import worker_pool
-
-OUTPUTS_LIST = OUTPUT_LOCAL / ".outputs.json"  # what this script wrote there, so what it may delete
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,8 +65,7 @@ def process_on_prem(pictures: list[Picture], run_id: str, workers: int) -> list[
     """
     clear_outputs()
     LOCAL_CSV.unlink(missing_ok=True)
-    names = [output_name(picture.image_key) for picture in pictures]
-    write_whole(OUTPUTS_LIST, json.dumps(names, indent=0).encode())
+    record_outputs([output_name(picture.image_key) for picture in pictures])
     rows = []
     with (
         worker_pool(min(workers, len(pictures)), warm_up) as pool,
@@ -92,15 +90,15 @@ def process_on_prem(pictures: list[Picture], run_id: str, workers: int) -> list[
 
 def process_picture(picture: Picture, run_id: str) -> MetricRow:
     """The row of one picture, whose output is written. Runs in a worker."""
-    import multiprocessing
-
     timestamp = utc_now()
-    data, fetch_ms, store_ms = b"", 0.0, 0.0
+    store_ms = 0.0
     try:
         data, fetch_ms = timed(picture.path.read_bytes)
-        measured = measure_transform(data)
     except OSError as error:  # vanished or unreadable: a row that says so, like any bad picture
+        data, fetch_ms = b"", 0.0
         measured = Measurement(None, "", f"{type(error).__name__}: {error.strerror}", 0.0, 0.0)
+    else:
+        measured = measure_transform(data)
     if measured.output is not None:
         target = OUTPUT_LOCAL / output_name(picture.image_key)
         _, store_ms = timed(write_whole, target, measured.output)
@@ -119,33 +117,6 @@ def process_picture(picture: Picture, run_id: str) -> MetricRow:
         memory_mb=memory_mb(),
         environment="local",
     )
-
-
-def recorded_outputs() -> list[Path]:
-    """Output files that an earlier run recorded as its own, and that are still there."""
-    try:
-        names = json.loads(OUTPUTS_LIST.read_bytes())
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise UserError(
-            f"{shown(OUTPUTS_LIST)} is damaged ({error}); delete it and the outputs beside it"
-        ) from None
-    paths = [(OUTPUT_LOCAL / name).resolve() for name in names]
-    folder = OUTPUT_LOCAL.resolve()
-    return [path for path in paths if path.is_file() and path.is_relative_to(folder)]
-
-
-def clear_outputs() -> None:
-    """Delete what an earlier run recorded as its own, and folders that this leaves empty."""
-    outputs = recorded_outputs()
-    for path in outputs:
-        path.unlink(missing_ok=True)
-    folders = {parent for path in outputs for parent in path.parents}
-    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        if OUTPUT_LOCAL.resolve() in folder.parents and not any(folder.iterdir()):
-            folder.rmdir()
-    OUTPUTS_LIST.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ SCENES = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class SamplePicture:
     """One picture as it is to be seen: `kind` "rotated" is stored lying on its side.
 
     `horizon`: where the leaves begin, as a part of the height (0: they fill the picture).
@@ -69,29 +69,29 @@ class Picture:
 
 
 PICTURES = (
-    Picture("harbour-at-dusk.jpg", 4000, 3000, "harbour", 0.35),
-    Picture("forest-path.jpg", 1800, 2700, "forest", 0.15),
-    Picture("holiday/beach.jpg", 2400, 1600, "beach", 0.4),
-    Picture("market day + rain.jpg", 1920, 1280, "market", 0.1),
-    Picture("mountain-panorama.jpg", 3000, 1000, "mountain", 0.35),
-    Picture("autumn-leaves.jpg", 1600, 2400, "autumn"),
-    Picture("phone-held-upright.jpg", 1536, 2048, "town", 0.25, kind="rotated"),
-    Picture("old-town-greyscale.jpg", 1800, 1200, "town", 0.3, kind="grey"),
-    Picture("print-proof-cmyk.jpg", 1400, 1050, "fruit", kind="cmyk"),
-    Picture("sticker-transparent.png", 800, 800, "fruit", kind="alpha"),
-    Picture("garden-square.jpg", 1200, 1200, "garden", 0.2),
-    Picture("street-portrait.jpg", 1080, 1620, "town", 0.2),
-    Picture("snow-field.jpg", 1600, 900, "snow", 0.4),
-    Picture("night-lights.jpg", 1281, 853, "night", 0.3, grain=10),
-    Picture("flower-close-up.jpg", 900, 600, "garden"),
-    Picture("pebbles-small.jpg", 400, 267, "pebbles"),
+    SamplePicture("harbour-at-dusk.jpg", 4000, 3000, "harbour", 0.35),
+    SamplePicture("forest-path.jpg", 1800, 2700, "forest", 0.15),
+    SamplePicture("holiday/beach.jpg", 2400, 1600, "beach", 0.4),
+    SamplePicture("market day + rain.jpg", 1920, 1280, "market", 0.1),
+    SamplePicture("mountain-panorama.jpg", 3000, 1000, "mountain", 0.35),
+    SamplePicture("autumn-leaves.jpg", 1600, 2400, "autumn"),
+    SamplePicture("phone-held-upright.jpg", 1536, 2048, "town", 0.25, kind="rotated"),
+    SamplePicture("old-town-greyscale.jpg", 1800, 1200, "town", 0.3, kind="grey"),
+    SamplePicture("print-proof-cmyk.jpg", 1400, 1050, "fruit", kind="cmyk"),
+    SamplePicture("sticker-transparent.png", 800, 800, "fruit", kind="alpha"),
+    SamplePicture("garden-square.jpg", 1200, 1200, "garden", 0.2),
+    SamplePicture("street-portrait.jpg", 1080, 1620, "town", 0.2),
+    SamplePicture("snow-field.jpg", 1600, 900, "snow", 0.4),
+    SamplePicture("night-lights.jpg", 1281, 853, "night", 0.3, grain=10),
+    SamplePicture("flower-close-up.jpg", 900, 600, "garden"),
+    SamplePicture("pebbles-small.jpg", 400, 267, "pebbles"),
 )
 
 
 def generate_sample_images(folder: Path) -> list[Path]:
     """Write the pictures into `folder` (made if missing), replacing files of the same names.
 
-    Nothing is written before all are rendered, so an interruption leaves no part of the set.
+    Nothing is written before all are rendered, so an interruption of that leaves nothing.
     """
     contents = _render_in_processes()
     paths = [Path(folder, picture.name) for picture in PICTURES]
@@ -128,7 +128,7 @@ def _import_numpy() -> None:
     import numpy  # noqa: F401 - not at the top: scripts import this module for their --help
 
 
-def render_picture(picture: Picture, seed: tuple[int, ...]) -> bytes:
+def render_picture(picture: SamplePicture, seed: tuple[int, ...]) -> bytes:
     """The encoded picture; the same picture and seed give the same bytes."""
     import numpy as np
 

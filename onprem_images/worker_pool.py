@@ -7,6 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from metrics.script import UserError
 
 START_LIMIT_S = 120
 
@@ -27,8 +30,11 @@ def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPo
         # starting until the last one has.
         with _interrupts_put_off():
             started = [pool.submit(_nothing) for _ in range(workers)]
-        for future in started:
-            future.result(START_LIMIT_S)
+        try:
+            for future in started:
+                future.result(START_LIMIT_S)
+        except (BrokenProcessPool, TimeoutError) as error:
+            raise UserError("the worker processes did not start; use fewer --workers") from error
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

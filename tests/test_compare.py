@@ -234,7 +234,7 @@ def test_a_timeout_for_rows_that_never_come_names_them_and_keeps_the_file(
     before = cloud_rows("before")
     code, out, err = compare_files(on_prem_rows(), before, *flags, "--timeout", "0.01")
     assert (code, out) == (1, "")
-    assert "error: 1 of 3 pictures have no cloud row after 0 s: 'ü.jpg'" in err
+    assert "error: 1 of 3 pictures have no cloud row after 0.01 s: 'ü.jpg'" in err
     assert compare_files.cloud_csv.read_bytes() == csv_of(before)
 
 

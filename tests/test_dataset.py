@@ -136,9 +136,38 @@ def test_a_name_that_is_not_utf_8_is_refused(folder):
 
 
 def test_a_key_is_measured_in_bytes_and_refused_when_s3_cannot_hold_it():
-    check_keys(["é" * (LONGEST_KEY // 2)])
-    with pytest.raises(UserError, match="shorten it"):
-        check_keys(["é" * (LONGEST_KEY // 2 + 1)])
+    folders = "éé/" * (LONGEST_KEY // 5 - 1)
+    longest = folders + "x" * (LONGEST_KEY - len(folders.encode()))
+    check_keys([longest])
+    with pytest.raises(UserError, match="longer than"):
+        check_keys([longest + "x"])
+
+
+def test_a_name_whose_output_no_folder_can_hold_is_refused():
+    check_keys(["é" * 123 + "x.png", "y" * 251 + ".jpg"])
+    for name in ("é" * 124 + ".png", "folder/" + "z" * 252):
+        with pytest.raises(UserError, match="too long a name"):
+            check_keys([name])
+
+
+@pytest.mark.parametrize("character", ["\x01", "\x0b", "\x1f", "\ufffe", "\uffff"])
+def test_a_character_that_s3_cannot_list_is_refused(character):
+    with pytest.raises(UserError, match="control character"):
+        check_keys([f"a{character}b.jpg"])
+
+
+def test_an_unreadable_folder_is_an_error_and_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    real = os.scandir
+
+    def deny(path):  # root, who may run the tests, can read every folder
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(UserError, match=r"locked.*Permission denied"):
+        find_files(tmp_path)
 
 
 def test_the_longest_key_fits_s3_with_prefix_and_suffix():
@@ -168,8 +197,8 @@ def test_an_empty_folder_of_the_users_is_refused_and_stays_empty(folder):
 
 def test_the_projects_own_folder_is_filled_with_the_sample_set(own_folder, monkeypatch, capsys):
     small = (
-        sample_images.Picture("deep/one.jpg", 161, 120, "beach", 0.4),
-        sample_images.Picture("two.jpg", 80, 60, "town"),
+        sample_images.SamplePicture("deep/one.jpg", 161, 120, "beach", 0.4),
+        sample_images.SamplePicture("two.jpg", 80, 60, "town"),
     )
     monkeypatch.setattr(sample_images, "PICTURES", small)
     pictures = load_pictures(own_folder)

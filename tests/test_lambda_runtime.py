@@ -287,3 +287,32 @@ def test_stopping_ends_every_process_even_a_busy_one(cloud_of):
     processes = [environment._process for environment in function._environments]
     cloud.service.stop()
     assert all(process.poll() is not None for process in processes)
+
+
+def test_what_waits_or_is_retried_survives_a_change_of_the_function(cloud_of, tmp_path):
+    cloud, go = cloud_of(concurrency=1), tmp_path / "go"
+    failing = json.dumps({"wait_for": str(go), "do": "raise"}).encode()
+    for _ in range(3):  # one under way, two waiting
+        cloud.service.invoke_async(cloud.config, failing)
+    until(lambda: cloud.service._function(cloud.config)._unoccupied == 0)
+    cloud.config = FunctionConfig(**{**vars(cloud.config), "memory_mb": 1024})
+    cloud.answer()  # retires the function of the old configuration
+    go.touch()
+    until(lambda: len(cloud.failures) == 3)
+    counts = [f["requestContext"]["approximateInvokeCount"] for _, f in cloud.failures]
+    assert counts == [3, 3, 3]
+
+
+def test_stopping_ends_retired_functions_too_and_starts_none(cloud_of):
+    cloud = cloud_of()
+    cloud.service.invoke_async(cloud.config, b'{"wait_for": "/nowhere"}')
+    retired = cloud.service._function(cloud.config)
+    until(lambda: any(e._process for e in retired._environments))
+    (environment,) = retired._environments
+    cloud.config = FunctionConfig(**{**vars(cloud.config), "memory_mb": 1024})
+    cloud.service.invoke_async(cloud.config, b"{}")
+    cloud.service.stop()
+    assert environment._process.poll() is not None
+    cloud.service.invoke_async(cloud.config, b"{}")
+    assert cloud.service._function(cloud.config) is None
+    assert cloud.invoke().error == "Unhandled"

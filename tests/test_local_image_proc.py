@@ -45,7 +45,7 @@ def outputs_of(project: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".outputs.json"
+        if path.is_file()
     }
 
 
@@ -132,7 +132,7 @@ def test_a_list_of_outputs_never_deletes_a_file_outside_of_the_folder(
     write_pictures(inside, {"mine.jpg": b"mine"})
     write_pictures(tmp_path, {"precious.jpg": b"mine"})
     names = [str(tmp_path / "precious.jpg"), "../../../precious.jpg"]
-    (inside / ".outputs.json").write_text(json.dumps(names))
+    write_pictures(checkout / "onprem_images/metrics", {"outputs.json": json.dumps(names).encode()})
     run_script_in(SCRIPT, "--workers", "1")
     assert (tmp_path / "precious.jpg").read_bytes() == b"mine"
 
@@ -249,7 +249,7 @@ def test_ctrl_c_ends_the_whole_run_quietly_and_leaves_no_csv(checkout, long_run,
     # Reading ends when the last worker has ended, since they hold the pipes' other ends.
     output, errors = long_run.communicate(timeout=LIMIT_S)
     assert (long_run.returncode, output, errors) == (130, "", "interrupted\n")
-    assert list((checkout / "onprem_images/metrics").iterdir()) == []
+    assert not list((checkout / "onprem_images/metrics").glob("*.csv"))
     assert not list((checkout / "onprem_images/output_local").rglob("*.part"))
 
 

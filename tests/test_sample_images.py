@@ -16,7 +16,7 @@ from processes import LIMIT_S, hear_ctrl_c, is_starting_workers, until
 from metrics.files import PROJECT
 from onprem_images import sample_images
 
-SMALL = sample_images.Picture("small.jpg", 161, 120, "beach", 0.4)
+SMALL = sample_images.SamplePicture("small.jpg", 161, 120, "beach", 0.4)
 # Of SMALL with seed (1, 2), for Pillow 13.0.0 and numpy 2.4.6; a change of the sample pictures
 # makes results incomparable with earlier ones, so it should be on purpose.
 SMALL_SHA256 = "659dee6ddad4bc1f3924420e536b7b896951be509d888ffc7406fb9d199bc0cc"
@@ -49,7 +49,7 @@ def test_the_bytes_are_the_pinned_ones():
 def test_the_bytes_do_not_depend_on_the_processor_features_numpy_and_the_codec_use():
     program = (
         "import sys, numpy; from onprem_images import sample_images as module;"
-        "small = module.Picture('small.jpg', 161, 120, 'beach', 0.4);"
+        "small = module.SamplePicture('small.jpg', 161, 120, 'beach', 0.4);"
         "sys.stdout.buffer.write(module.render_picture(small, (1, 2)));"
         "sys.exit(len(numpy.show_config('dicts')['SIMD Extensions'].get('found', [])))"
     )

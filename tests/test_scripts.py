@@ -16,11 +16,9 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
 
-from lambda_function.cloud import Cloud
 from metrics import files, machine, run_record, script
 from metrics.files import write_whole
 from metrics.script import UserError, run_script
-from onprem_images.dataset import Picture
 
 # --- exit codes and error lines -----------------------------------------------------------------
 
@@ -327,8 +325,8 @@ def run_json(tmp_path, monkeypatch) -> Path:
 
 
 def new_record() -> run_record.RunRecord:
-    pictures = [Picture("a", Path("a"), 10, "aa"), Picture("b", Path("b"), 5, "bb")]
-    return run_record.RunRecord("run-1", "master_pipeline.py --x", Cloud("aws"), pictures)
+    data_set = {"pictures": 2, "bytes": 15, "fingerprint": "f"}
+    return run_record.RunRecord("run-1", "master_pipeline.py --x", "aws", data_set)
 
 
 def test_the_record_says_what_ran_on_what_and_when(run_json, capsys):
@@ -340,6 +338,9 @@ def test_the_record_says_what_ran_on_what_and_when(run_json, capsys):
     assert (content["run_id"], content["cloud"]) == ("run-1", "aws")
     assert content["command_line"] == "master_pipeline.py --x"
     assert (content["data_set"]["pictures"], content["data_set"]["bytes"]) == (2, 15)
+    assert content["exit_code"] is None
+    record.conclude(1)
+    assert json.loads(run_json.read_text())["exit_code"] == 1
     assert content["environment"]["cpus"] == machine.available_cpus()
     assert [(s["step"], s["status"]) for s in content["steps"]] == [
         ("clean", "done"),

@@ -240,7 +240,7 @@ def test_rows_of_another_run_are_a_problem_that_names_both_runs(cloud):
 FAILED = {"status": "error", "new_size": 0, "output_sha256": ""}
 OTHER_WORK = {
     "output": ({"output_sha256": "cd" * 32}, "the output differs for 1 pictures: 'b'"),
-    "output size": ({"output_sha256": "", "new_size": 7}, "the output differs in size for 1 pic"),
+    "hash in one arm": ({"output_sha256": ""}, "the output differs for 1 pictures: 'b'"),
     "input size": ({"orig_size": 7}, "the input differs in size for 1 pictures: 'b'"),
     "transform": ({"transform": "v2"}, "other transform versions for 1 pictures: 'b'"),
     "failure": (FAILED, "the arms differ in success or error for 1 pictures: 'b'"),
@@ -441,10 +441,33 @@ def test_a_share_of_a_processor_on_aws_is_what_was_bought_and_counts():
 
 
 def test_a_file_without_cpu_times_still_gets_a_verdict():
-    frames = [frame([on_prem_row(proc_ms=10.0)]), frame([row(proc_ms=50.0)])]
+    frames = [frame([on_prem_row(k, proc_ms=10.0) for k in "abc"])]
+    frames += [frame([row(k, proc_ms=50.0) for k in "abc"])]
     for rows in frames:
         rows["cpu_ms"] = np.nan
     assert "5.00x faster" in verdict(compare(*frames))
+
+
+def test_one_or_two_pictures_make_no_arm_faster():
+    arms = [on_prem_row(proc_ms=1.0, cpu_ms=1.0)], [row(proc_ms=99.0, cpu_ms=99.0)]
+    assert "cannot tell which is faster from fewer than 3" in verdict(compared(*arms))
+
+
+def test_without_any_hash_other_sizes_are_other_work():
+    arms = [on_prem_row(output_sha256="")], [row(output_sha256="", new_size=7)]
+    assert compared(*arms).problems == ["the output differs in size for 1 pictures: 'a.jpg'"]
+    assert compared([on_prem_row(output_sha256="")], [row(output_sha256="")]).problems == []
+
+
+def test_the_rows_of_one_arm_taken_for_both_are_no_comparison():
+    rows = frame([on_prem_row()])
+    assert compare(rows, rows).problems == ["rows of on_prem among the cloud rows"]
+
+
+def test_rows_of_different_clouds_are_not_mixed():
+    cloud = [row("a", environment="aws"), row("b", environment="embedded")]
+    problems = compared([on_prem_row("a"), on_prem_row("b")], cloud).problems
+    assert problems == ["cloud rows of different environments: aws, embedded"]
 
 
 def test_a_comparison_with_a_problem_never_gets_a_faster_arm():

@@ -13,6 +13,7 @@ from lambda_function.cloud import Buckets, find_buckets, make_client
 from lambda_function.metrics_log import (
     CSV_KEY,
     LEASE_KEY,
+    MetricsLogError,
     RowId,
     append_rows,
     put_if,
@@ -20,13 +21,12 @@ from lambda_function.metrics_log import (
     read_object,
     row_key,
 )
-from metrics import cloud_rows
+from metrics import cloud_rows, outputs
 from metrics.cleaning import clean_cloud, list_keys
 from metrics.cloud_rows import new_rows, wait_for_rows
 from metrics.script import UserError
-from onprem_images import local_image_proc
 from onprem_images.dataset import load_pictures
-from upload_images_s3 import check_conditional_writes, upload_images
+from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
 IN, OUT = "input-bucket", "output-bucket"
 
@@ -183,25 +183,54 @@ def test_cleaning_removes_what_runs_recorded_and_nothing_else(s3, buckets, pictu
 
 def test_cleaning_empty_buckets_does_nothing(s3, buckets):
     s3.put_object(Bucket=OUT, Key=CSV_KEY, Body=b"somebody else's")
-    assert clean_cloud(s3, buckets) == 0
+    clean_cloud(s3, buckets)
     assert list_keys(s3, OUT, "") == [CSV_KEY]
 
 
-def test_local_cleaning_leaves_foreign_files(monkeypatch, tmp_path, pictures):
-    for name in ("OUTPUT_LOCAL", "LOCAL_CSV", "OUTPUTS_LIST"):
-        path = tmp_path / "on-prem" / name.lower()
-        monkeypatch.setattr(local_image_proc, name, path)
-    monkeypatch.setattr(local_image_proc, "OUTPUTS_LIST", tmp_path / "on-prem/output_local/.list")
-    output = tmp_path / "on-prem" / "output_local"
-    (output / "sub").mkdir(parents=True)
-    for name in ("a.jpg", "sub/made.jpg", "sub/foreign.txt", "foreign.jpg"):
-        (output / name).write_bytes(b"x")
-    (output / ".list").write_text(json.dumps(["a.jpg", "sub/made.jpg", "gone.jpg", "../up.jpg"]))
-    (tmp_path / "on-prem" / "up.jpg").write_bytes(b"outside")
-    local_image_proc.clear_outputs()
-    left = {p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()}
+@pytest.fixture
+def output_local(monkeypatch, tmp_path):
+    """A folder in the place of the project's output_local/."""
+    monkeypatch.setattr(outputs, "OUTPUT_LOCAL", tmp_path / "output_local")
+    monkeypatch.setattr(outputs, "OUTPUTS_JSON", tmp_path / "outputs.json")
+    (tmp_path / "output_local" / "sub").mkdir(parents=True)
+    return tmp_path / "output_local"
+
+
+def test_local_cleaning_leaves_foreign_files(output_local):
+    for name in ("a.jpg", "sub/made.jpg", "sub/foreign.txt", "foreign.jpg", "../up.jpg"):
+        (output_local / name).write_bytes(b"x")
+    (output_local / "link").symlink_to(output_local.parent)
+    recorded = ["a.jpg", "sub/made.jpg", "gone.jpg", "../up.jpg", "link/up.jpg", "x" * 300]
+    outputs.record_outputs(recorded)
+    outputs.clear_outputs()
+    left = {p.relative_to(output_local).as_posix() for p in output_local.rglob("*") if p.is_file()}
     assert left == {"sub/foreign.txt", "foreign.jpg"}
-    assert (tmp_path / "on-prem" / "up.jpg").exists()
+    assert (output_local.parent / "up.jpg").exists()
+
+
+def test_an_output_replaced_by_a_link_is_unlinked_and_its_target_kept(output_local):
+    (output_local / "foreign.jpg").write_bytes(b"x")
+    (output_local / "a.jpg").symlink_to(output_local / "foreign.jpg")
+    outputs.record_outputs(["a.jpg"])
+    outputs.clear_outputs()
+    assert [p.name for p in output_local.iterdir() if p.is_file()] == ["foreign.jpg"]
+
+
+def test_a_damaged_record_of_outputs_is_one_clear_error(output_local):
+    outputs.OUTPUTS_JSON.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        outputs.clear_outputs()
+
+
+def test_what_is_no_manifest_is_left_alone(s3, buckets, pictures, capsys):
+    upload_images(s3, buckets, pictures, "run-1")
+    for name in ("junk.json", "list.json"):
+        body = b"[1]" if name == "list.json" else b"\xff"
+        s3.put_object(Bucket=OUT, Key=f"metrics/manifests/{name}", Body=body)
+    clean_cloud(s3, buckets)
+    assert list_keys(s3, IN, "") == []
+    assert len(list_keys(s3, OUT, "")) == 2
+    assert capsys.readouterr().err.count("left alone") == 2
 
 
 # --- waiting ------------------------------------------------------------------------------------
@@ -258,6 +287,38 @@ def test_rows_that_a_dead_function_left_are_appended_by_the_wait(s3, monkeypatch
     put_row(s3, OUT, row("a"))  # durable, and nobody is left to append it
     (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 10)
     assert found == row("a")
+
+
+def test_before_giving_up_the_wait_appends_what_is_durable(s3):
+    put_row(s3, OUT, row("a"))
+    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 0.01)
+    assert found == row("a")
+
+
+def test_a_reader_begins_anew_when_the_csv_was_cleaned_and_is_longer_again(s3):
+    reader = new_rows(s3, OUT)
+    put_row(s3, OUT, row("a"))
+    append_rows(s3, OUT, plenty)
+    assert next(reader) == [row("a")]
+    s3.delete_object(Bucket=OUT, Key=CSV_KEY)
+    others = [row(f"another-{number}") for number in range(3)]
+    for other in others:
+        put_row(s3, OUT, other)
+    append_rows(s3, OUT, plenty)
+    assert sorted(r.image_key for r in next(reader)) == [r.image_key for r in others]
+
+
+def test_a_csv_that_is_not_ours_is_said_at_once(s3):
+    s3.put_object(Bucket=OUT, Key=CSV_KEY, Body=b"other,columns\r\n")
+    with pytest.raises(MetricsLogError, match="move it away"):
+        wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60)
+
+
+def test_a_run_id_is_used_once(s3, buckets, pictures):
+    check_run_is_new(s3, OUT, "run-1")
+    upload_images(s3, buckets, pictures, "run-1")
+    with pytest.raises(UserError, match="was used before"):
+        check_run_is_new(s3, OUT, "run-1")
 
 
 def test_a_bucket_that_is_denied_or_gone_fails_at_once(s3):

@@ -13,6 +13,7 @@ import pytest
 from processes import LIMIT_S, until
 
 from metrics.files import PROJECT
+from metrics.script import UserError
 from onprem_images.worker_pool import worker_pool
 
 
@@ -69,7 +70,7 @@ def test_tasks_that_have_not_begun_are_dropped_on_an_early_exit(tmp_path):
 
 
 def test_a_failing_warm_up_is_an_error_and_not_an_endless_wait():
-    with pytest.raises(RuntimeError), worker_pool(2, fail):
+    with pytest.raises(UserError, match="did not start"), worker_pool(2, fail):
         pytest.fail("no worker is ready")
 
 
