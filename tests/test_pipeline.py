@@ -67,6 +67,7 @@ def test_run_json_tells_what_was_run_and_when(checkout, run_script_in):
     steps = record["steps"]
     assert [s["step"] for s in steps] == ["clean", "on-prem", "upload", "wait", "compare"]
     assert {s["status"] for s in steps} == {"done"}
+    assert record["exit_code"] == 0
     times = [time for step in steps for time in (step["start"], step["end"])]
     assert times == sorted(times)
 
@@ -88,7 +89,7 @@ def test_too_short_a_wait_names_the_missing_and_exits_1(checkout, run_script_in)
     fill(checkout / "images_to_upload", 1)
     done = run_script_in("master_pipeline.py", "--timeout", "0.01")
     assert done.returncode == 1
-    assert "pictures have no cloud row after 0 s: " in done.stderr
+    assert "pictures have no cloud row after 0.01 s: " in done.stderr
     assert "notes.txt" in done.stderr or "picture 0+.jpg" in done.stderr
     assert "Traceback" not in done.stderr
     record = json.loads((checkout / "metrics/run.json").read_text())
