@@ -296,7 +296,7 @@ def test_what_waits_or_is_retried_survives_a_change_of_the_function(cloud_of, tm
         cloud.service.invoke_async(cloud.config, failing)
     until(lambda: cloud.service._function(cloud.config)._unoccupied == 0)
     cloud.config = FunctionConfig(**{**vars(cloud.config), "memory_mb": 1024})
-    cloud.answer()  # retires the function of the old configuration
+    cloud.service._function(cloud.config)  # retires the one of the old configuration
     go.touch()
     until(lambda: len(cloud.failures) == 3)
     counts = [f["requestContext"]["approximateInvokeCount"] for _, f in cloud.failures]
