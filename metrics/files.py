@@ -14,8 +14,16 @@ OUTPUTS_JSON = PROJECT / "onprem_images" / "metrics" / "outputs.json"
 CLOUD_CSV = PROJECT / "metrics" / "lambda_metrics.csv"
 MERGED_CSV = PROJECT / "metrics" / "merged_metrics.csv"
 RUN_JSON = PROJECT / "metrics" / "run.json"
+MANIFEST_JSON = PROJECT / "metrics" / "manifest.json"
+PIXELS_CSV = PROJECT / "metrics" / "pixel_differences.csv"
+CLOUD_OUTPUTS = PROJECT / "metrics" / "cloud_outputs"
+SUMMARY_JSON = PROJECT / "metrics" / "summary.json"
+REPORT_HTML = PROJECT / "metrics" / "report.html"
 CHARTS = PROJECT / "metrics" / "charts"
-CHART_NAMES = ("avg_time", "boxplot_time", "size_vs_time", "total_time")
+CHART_NAMES = (
+    *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
+    *("coverage", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
+)
 
 
 def write_whole(path: Path, data: bytes) -> None:

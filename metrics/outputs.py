@@ -23,12 +23,13 @@ def recorded_outputs() -> list[Path]:
         raise UserError(
             f"{shown(OUTPUTS_JSON)} is damaged ({error}); delete it, and the outputs by hand"
         ) from None
-    return [path for name in names if _is_inside(path := OUTPUT_LOCAL / name)]
+    return [path for name in names if is_inside(path := OUTPUT_LOCAL / name, OUTPUT_LOCAL)]
 
 
-def _is_inside(path: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path` is a file that really lies in `folder`, or in a folder below it."""
     try:
-        return path.is_file() and path.parent.resolve().is_relative_to(OUTPUT_LOCAL.resolve())
+        return path.is_file() and path.parent.resolve().is_relative_to(folder.resolve())
     except OSError:  # a name that this file system cannot hold
         return False
 

@@ -1,333 +1,406 @@
-"""Joining the rows of both arms picture by picture, and what can be said about them.
+"""Joining the rows of both arms picture by picture, and judging them.
 
 Vocabulary
-    pair        one picture (of one round) with a row in both arms, both `ok`
-    ratio       cloud proc_ms / on-prem proc_ms of a pair; above 1 the cloud is slower
+    arm         A or B of a comparison: on-prem and the cloud, or two sets of on-prem passes
+    pair        one picture of one round with a row in both arms, both `ok`
+    ratio       proc_ms in B / proc_ms in A of a pair; above 1 the cloud is slower
     busy time   sum of proc_ms: work, whatever the parallelism
     cpu share   sum of cpu_ms / busy time; below 1 the processor was doing something else, too
-    makespan    from the first picture's begin to the last one's end, by the rows' own clock
+    makespan    of a round: from its first picture's begin to its last one's end, by the rows' clock
     problem     something that voids the comparison; any makes the exit code 1
+    warning     something that a reader should know before relying on it
 """
 
-import csv
-import io
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from lambda_function.metrics_log import COLUMNS
-from metrics.files import shown
+from metrics.findings import Finding, counted, names_of
+from metrics.interval import RatioEstimate, estimate_ratio
+from metrics.ledger import JOIN, Ledger, Manifest, take_stock
+from metrics.same_work import STATES, PixelDifferences, classify
 from metrics.script import UserError
+from metrics.stability import (
+    FEW_PICTURES,
+    cpu_share,
+    warnings_of_arm,
+    warnings_of_machine,
+)
 
-REFERENCE_COLUMNS = COLUMNS[:5]  # all that the published reference run's files have
-NUMBERS = ("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms", "round")
-JOIN = ["image_key", "round"]
-NAMED_AT_MOST = 5
-# Two passes one after the other over the same pictures on the same machine differed by up to 24%
-# (24 A/A trials on a shared 2-core machine): less than that, one pass cannot tell from drift.
-DRIFT_ALLOWANCE = 1.25
-# An arm on this machine that had the processor for less of its time was measured beside other
-# work, or with more processes than processors: its wall times say little about the arm.
-LEAST_CPU_SHARE = 0.9
-LEAST_PAIRS = 3  # of fewer, the bad luck of one picture decides the mean
+LARGEST_COLD_EFFECT = 0.02
+PHASES = ("fetch_ms", "proc_ms", "store_ms")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`name` ends the arm's columns, `label` is what a reader calls it, `source` is in its rows."""
+
+    name: str
+    label: str
+    source: str
+
+
+ARMS = (Arm("on_prem", "on-prem", "on_prem"), Arm("cloud", "the cloud", "cloud"))
+ARMS_OF_AA = (
+    Arm("pass_a", "on-prem A", "on_prem"),
+    Arm("pass_b", "on-prem B", "on_prem"),
+)
 
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """The numbers of one arm. Times of a picture are over its `ok` rows."""
+    """The numbers of one arm. Times of a picture are over its `ok` rows; NaN where unknown."""
 
-    source: str
+    name: str
+    label: str
     environment: str
     rows: int
     failed: int
     cold_starts: int
+    workers: int
     mean_ms: float
+    sd_ms: float
+    cv: float
     median_ms: float
+    p90_ms: float
     p95_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+    cold_mean_ms: float
     busy_s: float
     cpu_share: float
-    makespan_s: float
+    makespans_s: tuple[float, ...]
+    pictures_per_s: float
 
     @property
-    def pictures_per_s(self) -> float:
-        return self.rows / self.makespan_s if self.makespan_s else math.nan
+    def makespan_s(self) -> float:
+        """Of one round: the median over the rounds."""
+        return float(np.median(self.makespans_s)) if self.makespans_s else math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both arms joined. `merged` has a line for each picture of either arm, `pairs` for each pair;
-    columns of an arm end in `_on_prem` or `_cloud`."""
+    """Both arms joined and judged.
 
-    on_prem: ArmSummary
-    cloud: ArmSummary
+    `rows` are those that count, by arm name, with `begin_s` (seconds since 1970). `merged` has a
+    line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
+    `_` and its name, and `same_work` is one of STATES. `per_picture`, `per_picture_cpu` and
+    `whole_job` are B / A of proc_ms, cpu_ms and makespan; None where nothing can be said.
+    """
+
+    arms: tuple[Arm, Arm]
+    summaries: dict[str, ArmSummary]
+    rows: dict[str, pd.DataFrame]
+    ledger: Ledger
     merged: pd.DataFrame
     pairs: pd.DataFrame
-    problems: list[str]
+    per_picture: RatioEstimate | None
+    per_picture_cpu: RatioEstimate | None
+    whole_job: RatioEstimate | None
+    signed_rank_p: float
+    ratio_without_cold: float
+    problems: list[Finding]
+    warnings: list[Finding]
+    is_partial: bool
+    record: dict
+
+    @property
+    def first(self) -> ArmSummary:
+        return self.summaries[self.arms[0].name]
+
+    @property
+    def second(self) -> ArmSummary:
+        return self.summaries[self.arms[1].name]
 
     @property
     def ratios(self) -> pd.Series:
-        return self.pairs["proc_ms_cloud"] / self.pairs["proc_ms_on_prem"]
+        return self.pairs[f"proc_ms_{self.second.name}"] / self.pairs[f"proc_ms_{self.first.name}"]
+
+    @property
+    def same_work_counts(self) -> dict[str, int]:
+        counts = self.pairs["same_work"].value_counts()
+        return {state: int(counts.get(state, 0)) for state in (*STATES, "")}
 
 
-# --- reading ------------------------------------------------------------------------------------
+def compare(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    arms: tuple[Arm, Arm] = ARMS,
+    run_id: str | None = None,
+    manifest: Manifest | None = None,
+    pixels: PixelDifferences | None = None,
+    allow_partial: bool = False,
+    record: dict | None = None,
+) -> Comparison:
+    """Join the arms' rows of one run, and find what voids the comparison.
 
-
-def read_rows(path: Path, source: str) -> pd.DataFrame:
-    """Rows of a metrics CSV, also of one with only the reference run's five columns.
-
-    Raises UserError that names the file, and line and column of what cannot be read.
+    `run_id` defaults to the manifest's, or to the only one of `first`. Raises UserError when there
+    are several.
     """
-    name = shown(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        step = "onprem_images/local_image_proc.py" if source == "on_prem" else "the cloud arm"
-        raise UserError(f"{name} does not exist; run {step} first") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text: {error}") from None
-    rows = _records(text, name)
-    if missing := [column for column in REFERENCE_COLUMNS if column not in rows]:
-        raise UserError(f"{name} has no column {missing[0]!r}; its columns are {list(rows)}")
-    if source == "cloud" and "run_id" not in rows:  # reference keys carry the bucket's prefix
-        rows["image_key"] = rows["image_key"].str.removeprefix("input/")
-    defaults = {"source": source, "round": "1", "status": "ok", "cold_start": "false"}
-    for column in COLUMNS:
-        if column not in rows:
-            rows[column] = defaults.get(column, "")
-    for column in NUMBERS:
-        rows[column] = _numbers(rows, column, name)
-    rows["cold_start"] = rows["cold_start"] == "true"
-    return rows[list(COLUMNS)].reset_index(drop=True)
-
-
-def _records(text: str, name: str) -> pd.DataFrame:
-    """Texts by column, indexed by line of the file; every record is as long as the header."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines, records = [], []
-    try:
-        header = next(reader, [])
-        if doubles := sorted({column for column in header if header.count(column) > 1}):
-            raise UserError(f"{name}, line 1: more than one column {doubles[0]!r}")
-        for record in reader:
-            if len(record) != len(header):
-                raise UserError(
-                    f"{name}, line {reader.line_num}: {len(record)} columns, "
-                    f"where the header has {len(header)}"
-                )
-            lines.append(reader.line_num)
-            records.append(record)
-    except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: {error}") from None
-    if not records:
-        raise UserError(f"{name} holds no row")
-    return pd.DataFrame(records, columns=header, index=lines, dtype=object)
-
-
-def _numbers(rows: pd.DataFrame, column: str, name: str) -> pd.Series:
-    """`column` as numbers. An empty cell is NaN, where the reference run has no such column."""
-    texts = rows[column]
-    numbers = pd.to_numeric(texts, errors="coerce")
-    bad = ~((np.isfinite(numbers)) & (numbers >= 0))
-    if column not in REFERENCE_COLUMNS:
-        bad &= texts != ""
-    if column == "proc_ms":  # work takes time, and ratios need it
-        bad |= (numbers == 0) & (rows["status"] == "ok")
-    if bad.any():
-        line = bad.idxmax()
-        raise UserError(f"{name}, line {line}, column {column}: {texts[line]!r} is no valid number")
-    return numbers
-
-
-# --- joining and judging ------------------------------------------------------------------------
-
-
-def compare(on_prem: pd.DataFrame, cloud: pd.DataFrame) -> Comparison:
-    """Join the arms' rows and find what voids the comparison."""
-    problems = [*_mixed_runs(on_prem, cloud)]
-    for source, rows in (("on_prem", on_prem), ("cloud", cloud)):
-        problems += _odd_arm(source, rows)
-    merged = on_prem.drop_duplicates(JOIN).merge(
-        cloud.drop_duplicates(JOIN),
-        on=JOIN,
-        how="outer",
-        suffixes=("_on_prem", "_cloud"),
-        indicator="arms",
-        validate="one_to_one",
-    )
-    both = merged[merged["arms"] == "both"]
-    pairs = both[(both["status_on_prem"] == "ok") & (both["status_cloud"] == "ok")]
-    problems += _missing(merged)
-    problems += _different_work(both, pairs)
+    names = tuple(arm.name for arm in arms)
+    run_id = run_id or (manifest.run_id if manifest else only_run(first))
+    given = dict(zip(names, (first, second), strict=True))
+    ledger, rows = take_stock(given, run_id, manifest)
+    rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
+    merged = _join(rows, names)
+    ok = [merged[f"status_{arm}"] == "ok" for arm in names]
+    pairs = merged[ok[0] & ok[1]]
+    pairs = pairs.assign(same_work=classify(pairs, names, pixels or {}))
+    gaps, void = _gaps(ledger, arms)
+    problems = [
+        *void,
+        *([] if allow_partial else gaps),
+        *_odd_arms(rows, arms),
+        *_different_work(merged, pairs, names, manifest),
+    ]
     if pairs.empty:
-        problems.append("no picture was processed in both arms")
-    return Comparison(
-        summarise(on_prem, "on_prem"), summarise(cloud, "cloud"), merged, pairs, problems
+        problems.append(Finding("no picture was processed in both arms"))
+    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names)
+    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names)
+    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
+    without_cold = _ratio_without_cold(pairs, names)
+    comparison = Comparison(
+        arms=arms,
+        summaries=summaries,
+        rows=rows,
+        ledger=ledger,
+        merged=merged,
+        pairs=pairs,
+        per_picture=estimate,
+        per_picture_cpu=cpu_estimate,
+        whole_job=_whole_job(summaries, names),
+        signed_rank_p=signed_rank_p,
+        ratio_without_cold=without_cold,
+        problems=problems,
+        warnings=[],
+        is_partial=bool(gaps),
+        record=record or {},
     )
+    excused = gaps if allow_partial else []
+    return replace(comparison, warnings=[*excused, *_warnings(comparison)])
 
 
-def _mixed_runs(on_prem: pd.DataFrame, cloud: pd.DataFrame) -> list[str]:
-    runs = pd.concat([on_prem["run_id"], cloud["run_id"]]).value_counts()
-    if len(runs) < 2:
-        return []
-    counts = ", ".join(f"{count} of {run or 'no run id'!r}" for run, count in runs.items())
-    return [f"rows of different runs are mixed: {counts}; choose one with --run-id"]
+def only_run(rows: pd.DataFrame) -> str:
+    runs = sorted(rows["run_id"].unique())
+    if len(runs) != 1:
+        raise UserError(f"the on-prem rows are of {len(runs)} runs {runs}; choose with --run-id")
+    return runs[0]
 
 
-def _odd_arm(source: str, rows: pd.DataFrame) -> list[str]:
+def begin_s(rows: pd.DataFrame) -> pd.Series:
+    """Seconds since 1970; NaN where a timestamp cannot be read, as in a file from elsewhere."""
+    begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
+    return (begin - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+
+
+def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
+    first, second = (rows[name].drop(columns="begin_s") for name in names)
+    suffixes = tuple(f"_{name}" for name in names)
+    merged = first.merge(second, on=JOIN, how="outer", suffixes=suffixes, validate="one_to_one")
+    for name in names:
+        column = f"arm_has_row_{name}"
+        merged[column] = merged[f"source_{name}"].notna()
+    return merged
+
+
+# --- what voids the comparison ------------------------------------------------------------------
+
+
+def _gaps(ledger: Ledger, arms: tuple[Arm, Arm]) -> tuple[list[Finding], list[Finding]]:
+    """Rows that are missing, which --allow-partial excuses; rows that should not be, which void."""
+    gaps, void = [], []
+    for arm in arms:
+        of_arm = ledger.counts[ledger.counts["arm"] == arm.name]
+        expected = int(of_arm["expected"].sum())
+        if len(lost := ledger.missing[arm.name]):
+            text = f"{len(lost)} of {expected} pictures have no {arm.name} row"
+            if (rounds := len(of_arm)) > 1:
+                text = f"{len(lost)} of {expected} {arm.name} rows ({rounds} rounds) are missing"
+            gaps.append(Finding(text, names_of(lost)))
+        if len(double := ledger.duplicate[arm.name]):
+            void.append(Finding(f"more than one {arm.name} row for a picture", names_of(double)))
+        if len(unknown := ledger.unknown[arm.name]):
+            void.append(
+                Finding(
+                    f"{arm.name} rows of pictures or rounds unknown to the manifest",
+                    names_of(unknown),
+                )
+            )
+    return gaps, void
+
+
+def _odd_arms(rows: dict[str, pd.DataFrame], arms: tuple[Arm, Arm]) -> list[Finding]:
     """What voids an arm whatever the other one did."""
     problems = []
-    if doubles := _names(rows.loc[rows.duplicated(["run_id", *JOIN]), "image_key"]):
-        problems.append(f"more than one {source} row for {doubles}")
-    if others := sorted(set(rows["source"]) - {source}):
-        problems.append(f"rows of {', '.join(others)} among the {source} rows")
-    if len(environments := sorted(set(rows["environment"]))) > 1:
-        problems.append(f"{source} rows of different environments: {', '.join(environments)}")
-    done = rows[rows["status"] == "ok"]
-    if len(done) and (done["new_size"] == done["orig_size"]).all():
-        problems.append(f"no picture was changed in the {source} arm: new_size equals orig_size")
-    return problems
-
-
-def _missing(merged: pd.DataFrame) -> list[str]:
-    problems = []
-    for arm, only in (("cloud", "left_only"), ("on_prem", "right_only")):
-        lost = merged.loc[merged["arms"] == only, "image_key"]
-        if len(lost):
+    for arm in arms:
+        own = rows[arm.name]
+        if others := sorted(set(own["source"].unique()) - {arm.source}):
+            problems.append(Finding(f"rows of {', '.join(others)} among the {arm.name} rows"))
+        if len(places := sorted(own["environment"].unique())) > 1:
             problems.append(
-                f"{len(lost)} of {len(merged)} pictures have no {arm} row: {_names(lost)}"
+                Finding(f"{arm.name} rows of different environments: {', '.join(places)}")
+            )
+        done = own[own["status"] == "ok"]
+        if len(done) and (done["new_size"] == done["orig_size"]).all():
+            problems.append(
+                Finding(f"no picture was changed in the {arm.name} arm: new_size equals orig_size")
             )
     return problems
 
 
-def _different_work(both: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+def _different_work(
+    merged: pd.DataFrame, pairs: pd.DataFrame, names: tuple[str, str], manifest: Manifest | None
+) -> list[Finding]:
     """Evidence that the arms did not do the same to the same pictures."""
+    a, b = names
     problems = []
 
     def note(rows: pd.DataFrame, what: str) -> None:
         if len(rows):
-            problems.append(f"{what} for {len(rows)} pictures: {_names(rows['image_key'])}")
+            keys = names_of(rows)
+            problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}", keys))
 
-    outcome = {arm: _outcome(both, arm) for arm in ("on_prem", "cloud")}
-    note(both[outcome["on_prem"] != outcome["cloud"]], "the arms differ in success or error")
-    note(both[both["orig_size_on_prem"] != both["orig_size_cloud"]], "the input differs in size")
-    note(pairs[pairs["transform_on_prem"] != pairs["transform_cloud"]], "other transform versions")
-    # A file from elsewhere may have no hashes; where one arm has them, so must the other.
-    hashed = (pairs["output_sha256_on_prem"] != "") | (pairs["output_sha256_cloud"] != "")
-    other_hash = pairs["output_sha256_on_prem"] != pairs["output_sha256_cloud"]
-    other_size = pairs["new_size_on_prem"] != pairs["new_size_cloud"]
-    note(pairs[hashed & other_hash], "the output differs")
-    note(pairs[~hashed & other_size], "the output differs in size")
+    both = merged[merged[f"arm_has_row_{a}"] & merged[f"arm_has_row_{b}"]]
+    failed = both[(both[f"status_{a}"] != "ok") | (both[f"status_{b}"] != "ok")]
+    note(failed[_outcome(failed, a) != _outcome(failed, b)], "the arms differ in success or error")
+    note(both[both[f"orig_size_{a}"] != both[f"orig_size_{b}"]], "the input differs in size")
+    if manifest is not None:
+        sizes = manifest.pictures.drop_duplicates("image_key").set_index("image_key")["size"]
+        expected = pairs["image_key"].map(sizes)
+        note(pairs[pairs[f"orig_size_{a}"] != expected], "the input is not the manifest's")
+    versions = [pairs[f"transform_{name}"].astype(object) for name in names]
+    note(pairs[versions[0] != versions[1]], "other transform versions")
+    note(pairs[pairs["same_work"] == "different"], "the output differs")
+    unproved = pairs[pairs["same_work"] == ""]  # a file from elsewhere may have no hashes
+    other_size = unproved[f"new_size_{a}"] != unproved[f"new_size_{b}"]
+    note(unproved[other_size], "the output differs in size")
     return problems
 
 
-def _outcome(both: pd.DataFrame, arm: str) -> pd.Series:
+def _outcome(rows: pd.DataFrame, arm: str) -> pd.Series:
     """Status and error class; the error's wording may differ between systems."""
-    return both[f"status_{arm}"] + both[f"error_{arm}"].str.split(":", n=1).str[0]
+    error_class = rows[f"error_{arm}"].astype(object).map(lambda text: text.split(":", 1)[0])
+    return rows[f"status_{arm}"].astype(object) + error_class
 
 
-def _names(keys: pd.Series) -> str:
-    more = f" and {len(keys) - NAMED_AT_MOST} more" if len(keys) > NAMED_AT_MOST else ""
-    return ", ".join(map(repr, keys.head(NAMED_AT_MOST))) + more
+# --- numbers ------------------------------------------------------------------------------------
 
 
-def summarise(rows: pd.DataFrame, source: str) -> ArmSummary:
-    times = rows.loc[rows["status"] == "ok", "proc_ms"]
+def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
+    """The numbers of the rows that count (with `begin_s`) in one arm."""
+    done = rows[rows["status"] == "ok"]
+    times = done["proc_ms"]
+    spans = makespans_s(rows)
+    per_round = rows["round"].value_counts().sort_index()
     return ArmSummary(
-        source=source,
-        environment=", ".join(sorted(set(rows["environment"]) - {""})) or "unknown",
+        name=arm.name,
+        label=arm.label,
+        environment=", ".join(sorted(set(rows["environment"].unique()) - {""})) or "unknown",
         rows=len(rows),
-        failed=int((rows["status"] != "ok").sum()),
+        failed=len(rows) - len(done),
         cold_starts=int(rows["cold_start"].sum()),
+        workers=int(rows.groupby("round")["worker"].nunique().max()) if len(rows) else 0,
         mean_ms=times.mean(),
+        sd_ms=times.std(),
+        cv=times.std() / times.mean() if len(times) else math.nan,
         median_ms=times.median(),
+        p90_ms=times.quantile(0.90),
         p95_ms=times.quantile(0.95),
+        p99_ms=times.quantile(0.99),
+        min_ms=times.min(),
+        max_ms=times.max(),
+        cold_mean_ms=done.loc[done["cold_start"], "proc_ms"].mean(),
         busy_s=times.sum() / 1000,
-        cpu_share=_cpu_share(rows),
-        makespan_s=makespan_s(rows),
+        cpu_share=cpu_share(done),
+        makespans_s=tuple(spans),
+        pictures_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
     )
 
 
-def _cpu_share(rows: pd.DataFrame) -> float:
-    """NaN for a file without CPU times."""
-    done = rows[(rows["status"] == "ok") & rows["cpu_ms"].notna()]
-    return done["cpu_ms"].sum() / done["proc_ms"].sum() if len(done) else math.nan
+def makespans_s(rows: pd.DataFrame) -> pd.Series:
+    """By round; NaN for a round with a timestamp that cannot be read."""
+    end_s = rows["begin_s"] + rows[list(PHASES)].sum(axis=1) / 1000
+    by_round = pd.DataFrame({"round": rows["round"], "begin": rows["begin_s"], "end": end_s})
+    groups = by_round.groupby("round")
+    spans = groups["end"].max() - groups["begin"].min()
+    return spans.where(~by_round["begin"].isna().groupby(by_round["round"]).any())
 
 
-def makespan_s(rows: pd.DataFrame) -> float:
-    """NaN where a timestamp cannot be read, as in a file from elsewhere."""
-    begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
-    phases = rows[["fetch_ms", "proc_ms", "store_ms"]].sum(axis=1)
-    if begin.empty or begin.isna().any():
+def _per_picture(
+    pairs: pd.DataFrame, column: str, names: tuple[str, str]
+) -> tuple[RatioEstimate | None, float]:
+    """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
+    signed-rank test over them, which knows nothing of drift."""
+    logs = log_ratio_table(pairs, column, names)
+    if len(logs) == 0:
+        return None, math.nan
+    means = logs.mean(axis=1)
+    p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
+    return estimate_ratio(logs), p
+
+
+def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
+    """Log ratios by picture and round; pictures that lack a round are left out."""
+    a, b = (pairs[f"{column}_{name}"].to_numpy() for name in names)
+    known = (a > 0) & (b > 0)
+    picture, keys = pd.factorize(pairs["image_key"][known])
+    number, rounds = pd.factorize(pairs["round"][known], sort=True)
+    logs = np.full((len(keys), len(rounds)), math.nan)
+    logs[picture, number] = np.log(b[known] / a[known])
+    return logs[~np.isnan(logs).any(axis=1)]
+
+
+def _whole_job(summaries: dict[str, ArmSummary], names: tuple[str, str]) -> RatioEstimate | None:
+    a, b = (np.array(summaries[name].makespans_s) for name in names)
+    if len(a) != len(b) or len(a) == 0 or not (np.all(a > 0) and np.all(b > 0)):
+        return None
+    return estimate_ratio(np.log(b / a)[None, :])
+
+
+def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:
+    """Geometric mean over the pairs in which no arm had a cold start."""
+    is_cold = pairs[[f"cold_start_{name}" for name in names]].astype(bool).any(axis=1)
+    warm = pairs[~is_cold]
+    if warm.empty:
         return math.nan
-    begin_s = (begin - begin.min()).dt.total_seconds()
-    return float((begin_s + phases / 1000).max())
+    return float(stats.gmean(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"]))
 
 
-# --- saying it ----------------------------------------------------------------------------------
-
-
-def table(comparison: Comparison) -> str:
-    """The summary of both arms as aligned text."""
-    arms = (comparison.on_prem, comparison.cloud)
-    columns = {
-        "arm": [arm.source for arm in arms],
-        "runs on": [arm.environment for arm in arms],
-        "n": [arm.rows for arm in arms],
-        "failed": [arm.failed for arm in arms],
-        "cold": [arm.cold_starts for arm in arms],
-        "mean ms": [f"{arm.mean_ms:.1f}" for arm in arms],
-        "median ms": [f"{arm.median_ms:.1f}" for arm in arms],
-        "p95 ms": [f"{arm.p95_ms:.1f}" for arm in arms],
-        "busy s": [f"{arm.busy_s:.2f}" for arm in arms],
-        "cpu share": [f"{arm.cpu_share:.0%}" for arm in arms],
-        "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
-        "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
-    }
-    return pd.DataFrame(columns).to_string(index=False)
-
-
-def geometric_mean(ratios: pd.Series) -> float:
-    return float(np.exp(np.log(ratios).mean()))
-
-
-def verdict(comparison: Comparison) -> str:
-    """One sentence; what one pass over the pictures can and cannot say is part of it."""
-    if comparison.problems:
-        count = len(comparison.problems)
-        return f"not comparable: {count} problem{'' if count == 1 else 's'}, see above"
-    ratio = geometric_mean(comparison.ratios)
-    n = len(comparison.ratios)
-    environment = comparison.cloud.environment
-    where = {"embedded": "embedded cloud, not AWS", "aws": "AWS"}.get(
-        environment, f"cloud environment {environment}"
-    )
-    basis = (
-        f"geometric mean of cloud/on-prem {ratio:.2f}, {n} pictures x 1 round, {where}; "
-        f"one pass allows for {DRIFT_ALLOWANCE - 1:.0%} drift of the machine"
-    )
-    if crowded := crowded_arms(comparison):
-        return (
-            f"per picture: cannot tell which is faster: {crowded} had the processor for less than "
-            f"{LEAST_CPU_SHARE:.0%} of the time; end other work, use no more workers or "
-            f"concurrency than processors, and run again ({basis})"
-        )
-    if n < LEAST_PAIRS:
-        return f"per picture: cannot tell which is faster from fewer than {LEAST_PAIRS} ({basis})"
-    if 1 / DRIFT_ALLOWANCE < ratio < DRIFT_ALLOWANCE:
-        return f"per picture: cannot tell which is faster ({basis})"
-    faster, times = ("on-prem", ratio) if ratio > 1 else ("the cloud", 1 / ratio)
-    return f"per picture: {faster} is {times:.2f}x faster ({basis})"
-
-
-def crowded_arms(comparison: Comparison) -> str:
-    """Names of the arms on this machine whose processor was shared; empty when none was."""
-    arms = {"the on-prem arm": comparison.on_prem, "the cloud arm": comparison.cloud}
-    crowded = [
-        name
-        for name, arm in arms.items()
-        if arm.environment in ("local", "embedded") and arm.cpu_share < LEAST_CPU_SHARE
-    ]
-    return " and ".join(crowded)
+def _warnings(comparison: Comparison) -> list[Finding]:
+    found = []
+    estimate = comparison.per_picture
+    if estimate is not None and estimate.pictures < FEW_PICTURES:
+        text = f"only {counted(estimate.pictures, 'picture')}: other pictures may say otherwise"
+        found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
+    if estimate is not None:
+        pictures = comparison.pairs["image_key"].nunique()
+        if pictures > estimate.pictures:
+            text = (
+                f"{counted(pictures - estimate.pictures, 'picture')} without a pair in every round "
+                "are left out of the headline"
+            )
+            found.append(Finding(text))
+    for arm in comparison.arms:
+        rows = comparison.rows[arm.name]
+        found += warnings_of_arm(arm.label, rows[rows["status"] == "ok"])
+        if len(late := comparison.ledger.late[arm.name]):
+            runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
+            text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
+            found.append(Finding(text))
+        if failed := comparison.summaries[arm.name].failed:
+            text = f"{arm.label}: {counted(failed, 'row')} of pictures that failed"
+            found.append(Finding(text, names_of(rows[rows["status"] != "ok"])))
+    if estimate is not None and not math.isnan(comparison.ratio_without_cold):
+        warm = comparison.ratio_without_cold
+        if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):
+            text = (
+                f"cold starts count: without them the ratio is {warm:.3g}, "
+                f"with them {estimate.ratio:.3g}"
+            )
+            found.append(Finding(text, advice="more rounds make them rarer"))
+    return found + warnings_of_machine(comparison.record)

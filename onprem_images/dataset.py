@@ -7,6 +7,7 @@ out unseen. Links are followed.
 
 import hashlib
 import os
+import random
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from metrics.files import IMAGES, shown
 from metrics.script import UserError
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
+LARGEST_FIRST = 10  # one picture in so many goes first by size
 LONGEST_KEY = 1024 - len("processed/.jpg")  # bytes; S3 allows 1,024 with prefix and suffix
 LONGEST_NAME = 255  # bytes of a file or folder name, on all common file systems
 # What XML 1.0 cannot carry: S3 could store such a key, but neither list nor delete it in a batch.
@@ -38,7 +40,7 @@ class Picture:
 
 
 def load_pictures(folder: Path) -> list[Picture]:
-    """The pictures of `folder`, largest first, so that no large one is left for the end.
+    """The pictures of `folder`, largest first.
 
     Generates the sample set when the project's own folder holds none. Raises UserError when
     there is none elsewhere, or when names rule out that every picture gets an output of its own.
@@ -59,6 +61,19 @@ def load_pictures(folder: Path) -> list[Picture]:
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(lambda item: _picture(*item), paths.items()))
     return sorted(pictures, key=lambda picture: (-picture.size, picture.image_key))
+
+
+def order_of_pass(pictures: list[Picture], round_number: int) -> list[Picture]:
+    """The order in which both arms take `pictures` (largest first) in a round.
+
+    The largest tenth first, so that no large picture is left for the end; the rest shuffled, so
+    that a drift during the pass is not mistaken for an effect of the pictures' size. The shuffle
+    depends on the round alone: every run repeats it.
+    """
+    head = -(-len(pictures) // LARGEST_FIRST)
+    rest = pictures[head:]
+    random.Random(round_number).shuffle(rest)
+    return pictures[:head] + rest
 
 
 def find_files(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,186 @@
+"""Saying what follows from a comparison: one sentence on each question, and the tables."""
+
+import math
+
+import pandas as pd
+
+from metrics.findings import counted
+from metrics.interval import CONFIDENCE, RatioEstimate
+from metrics.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE
+from metrics.summary import Comparison
+
+LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
+
+
+def verdict_per_picture(comparison: Comparison) -> str:
+    """One sentence on `proc_ms`: which arm is faster and how sure that is, or why none can tell."""
+    if comparison.problems:
+        reasons = "; ".join(problem.text for problem in comparison.problems)
+        return f"not comparable: {reasons}"
+    estimate = comparison.per_picture
+    basis = _basis(comparison, estimate)
+    if estimate.pictures < LEAST_PICTURES:
+        return (
+            f"cannot tell which is faster per picture: fewer than {LEAST_PICTURES} pictures "
+            f"(ratio {_interval(estimate)}{basis})"
+        )
+    if estimate.includes_1:
+        return f"cannot tell which is faster per picture: {_no_difference(estimate, basis)}"
+    if crowded := _crowded_arms(comparison):
+        return (
+            f"cannot tell which is faster per picture: {crowded} had the processor for less than "
+            f"{LEAST_CPU_SHARE:.0%} of the time, and in processor time the difference is not there "
+            f"(wall time {_interval(estimate)}{basis})"
+        )
+    winner, turned = _winner(comparison, estimate)
+    return f"{winner} is {turned[0]}x faster per picture ({_ci(turned)}{basis})"
+
+
+def verdict_whole_job(comparison: Comparison) -> str:
+    """One sentence on the makespan; empty when the arms are not comparable."""
+    estimate = comparison.whole_job
+    if comparison.problems:
+        return ""
+    if estimate is None:
+        return "cannot tell which finishes the whole job sooner: timestamps are unknown"
+    spans = " against ".join(
+        f"{_seconds(arm.makespan_s)} ({counted(arm.workers, 'worker')}, {arm.label})"
+        for arm in (comparison.first, comparison.second)
+    )
+    basis = f", {counted(estimate.rounds, 'round')}{_allowance(estimate)}"
+    if estimate.includes_1:
+        return (
+            f"cannot tell which finishes the whole job sooner: makespan {spans}; "
+            f"{_no_difference(estimate, basis)}"
+        )
+    winner, turned = _winner(comparison, estimate)
+    return f"{winner} finishes the whole job {turned[0]}x sooner: {spans} ({_ci(turned)}{basis})"
+
+
+def _basis(comparison: Comparison, estimate: RatioEstimate) -> str:
+    parts = f", {counted(estimate.pictures, 'picture')} x {counted(estimate.rounds, 'round')}"
+    cold = sum(arm.cold_starts for arm in comparison.summaries.values())
+    cold_note = f", {counted(cold, 'cold start')} included" if cold else ""
+    partial = (
+        f"partial: {comparison.ledger.coverage:.1%} of the rows, " if comparison.is_partial else ""
+    )
+    return f"{parts}{_allowance(estimate)}{cold_note}, {partial}{where(comparison)}"
+
+
+def _allowance(estimate: RatioEstimate) -> str:
+    if estimate.allowance == 1:
+        return ""
+    return f" widened by {estimate.allowance - 1:.0%} for drift between the passes"
+
+
+def where(comparison: Comparison) -> str:
+    """What stands for the cloud: the embedded one's times are this machine's."""
+    environment = comparison.second.environment
+    known = {"embedded": "embedded cloud, not AWS", "aws": "AWS", "local": "this machine"}
+    return known.get(environment, f"cloud environment {environment}")
+
+
+def _winner(comparison: Comparison, estimate: RatioEstimate) -> tuple[str, tuple[str, str, str]]:
+    """The faster arm, and how many times faster: estimate, low, high."""
+    if estimate.ratio > 1:
+        return comparison.first.label, _digits(estimate.ratio, estimate.low, estimate.high)
+    inverse = (1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low)
+    return comparison.second.label, _digits(*inverse)
+
+
+def _digits(*numbers: float) -> tuple[str, ...]:
+    """Rounded alike, finely enough to tell the ends of the interval from each other and from 1."""
+    gap = min(abs(numbers[-1] - numbers[-2]), *(abs(number - 1) or 1 for number in numbers))
+    decimals = min(max(2, math.ceil(-math.log10(gap or 1)) + 1), 5)
+    return tuple(f"{number:.{decimals}f}" for number in numbers)
+
+
+def _ci(numbers: tuple[str, str, str]) -> str:
+    return f"{CONFIDENCE:.0%} CI {numbers[1]} to {numbers[2]}"
+
+
+def _interval(estimate: RatioEstimate) -> str:
+    numbers = _digits(estimate.ratio, estimate.low, estimate.high)
+    return f"{numbers[0]}, {_ci(numbers)}"
+
+
+def _no_difference(estimate: RatioEstimate, basis: str) -> str:
+    more = estimate.with_rounds(max(4, 2 * estimate.rounds))
+    return (
+        f"the interval includes 1 (ratio {_interval(estimate)}{basis}); this run could have seen a "
+        f"difference of {difference(estimate.detectable_difference)} or more; "
+        f"--rounds {more.rounds} would see {difference(more.detectable_difference)}"
+    )
+
+
+def difference(part: float) -> str:
+    """`6%`; `2.5x` for more than twice."""
+    if part >= 1:
+        return f"{1 + part:.3g}x"
+    return f"{part:.0%}" if part >= 0.0095 else f"{part:.1%}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:,.0f} s"
+
+
+def _crowded_arms(comparison: Comparison) -> str:
+    """Labels of the arms on this machine whose processor was shared, when the difference is in
+    wall time only: then the sharing made it, and not the arm. Empty otherwise."""
+    crowded = [
+        arm.label
+        for arm in comparison.summaries.values()
+        if arm.environment in ON_THIS_MACHINE and arm.cpu_share < LEAST_CPU_SHARE
+    ]
+    cpu = comparison.per_picture_cpu
+    if not crowded or cpu is None:
+        return ""
+    same_side = (cpu.ratio > 1) == (comparison.per_picture.ratio > 1)
+    return "" if same_side and not cpu.includes_1 else " and ".join(crowded)
+
+
+def table(comparison: Comparison) -> str:
+    """The summary of both arms as aligned text."""
+    arms = comparison.summaries.values()
+    columns = {
+        "arm": [arm.name for arm in arms],
+        "runs on": [arm.environment for arm in arms],
+        "n": [arm.rows for arm in arms],
+        "failed": [arm.failed for arm in arms],
+        "cold": [arm.cold_starts for arm in arms],
+        "mean ms": [f"{arm.mean_ms:.1f}" for arm in arms],
+        "median ms": [f"{arm.median_ms:.1f}" for arm in arms],
+        "p95 ms": [f"{arm.p95_ms:.1f}" for arm in arms],
+        "busy s": [f"{arm.busy_s:.2f}" for arm in arms],
+        "cpu share": [f"{arm.cpu_share:.0%}" for arm in arms],
+        "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
+        "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
+    }
+    return pd.DataFrame(columns).to_string(index=False)
+
+
+def ledger_line(comparison: Comparison) -> str:
+    """Coverage in one line."""
+    ledger = comparison.ledger
+    parts = ledger.counts.drop(columns=["arm", "round", "expected"]).sum()
+    said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    others = {
+        "late": sum(map(len, ledger.late.values())),
+        "unknown": sum(map(len, ledger.unknown.values())),
+    }
+    said += "".join(f", {count:,} {name}" for name, count in others.items() if count)
+    source = "" if ledger.from_manifest else " (no manifest: what either arm has is expected)"
+    return (
+        f"coverage {ledger.coverage:.1%}: {ledger.accounted:,} of {ledger.expected:,} rows, "
+        f"{said}{source}"
+    )
+
+
+def same_work_line(comparison: Comparison) -> str:
+    """How many outputs are identical, equivalent, different or unproved, in one line."""
+    counts = comparison.same_work_counts
+    unproved = counts.pop("")
+    said = [f"{count:,} {state}" for state, count in counts.items()]
+    if unproved:
+        said.append(f"{unproved:,} without hashes, compared by size only")
+    return f"same work: of {counted(len(comparison.pairs), 'pair')}, {', '.join(said)}"
