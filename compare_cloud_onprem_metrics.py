@@ -1,30 +1,38 @@
 """Join the rows of both arms picture by picture, say what follows, and draw it.
 
-Downloads the cloud's rows to metrics/lambda_metrics.csv, prints a summary, writes
-metrics/merged_metrics.csv and metrics/charts/. Exits 1 when the arms cannot be compared: missing
-rows, different outputs, or files that mix runs. (The bucket's CSV holds every run since the last
-clean; rows of other runs there are left out and counted.)
+Downloads the cloud's rows to metrics/lambda_metrics.csv, holds them and the on-prem rows against
+the run's manifest, prints a summary, and writes metrics/report.html, summary.json,
+merged_metrics.csv and charts/. Exits 1 when the arms cannot be compared: rows are missing, or the
+work was not the same. (The bucket's CSV holds every run since the last clean; rows of other runs
+are counted and left out.)
 
     AWS_ENDPOINT_URL=http://127.0.0.1:... python compare_cloud_onprem_metrics.py --timeout 60
-    python compare_cloud_onprem_metrics.py --no-download
+    python compare_cloud_onprem_metrics.py --no-download --bundle run.zip
+    python compare_cloud_onprem_metrics.py --from run.zip --output elsewhere
 """
 
 import argparse
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
-from metrics.files import CHARTS, CLOUD_CSV, LOCAL_CSV, MERGED_CSV, shown, write_whole
-from metrics.script import (
-    DONE,
-    FAILED,
-    UserError,
-    positive_seconds,
-    run_id,
-    run_script,
-    script_parser,
+from metrics.files import (
+    CLOUD_CSV,
+    LOCAL_CSV,
+    MANIFEST_JSON,
+    RESULTS,
+    SUMMARY_JSON,
+    shown,
+    write_whole,
 )
+from metrics.script import UserError, positive_seconds, run_id, run_script, script_parser
+
+if TYPE_CHECKING:
+    from metrics.bundle import Evidence
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,53 +43,96 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--local-csv", type=Path, default=LOCAL_CSV, help="the on-prem rows")
     parser.add_argument("--cloud-csv", type=Path, default=CLOUD_CSV, help="the cloud rows")
     parser.add_argument(
+        "--manifest",
+        type=Path,
+        default=None,
+        help=f"what the run is about; default: {shown(MANIFEST_JSON)}, but with --local-csv none: "
+        "then every picture of either file is expected in both",
+    )
+    parser.add_argument(
         "--run-id", type=run_id, default=None, help="compare only this run; default: the only one"
     )
     parser.add_argument(
         "--timeout",
         type=positive_seconds,
         default=None,
-        help="before the download, wait this many seconds for a row of every on-prem picture",
+        help="before the download, wait this many seconds for a row of every picture",
     )
+    parser.add_argument(
+        "--aa",
+        action="store_true",
+        help="compare the on-prem passes with each other (two for each round), and no cloud",
+    )
+    parser.add_argument(
+        "--from",
+        dest="bundle_from",
+        type=Path,
+        metavar="ZIP",
+        help="judge what --bundle packed, and check that the same follows from it",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for all results")
+    add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     return run_script(run, parser.parse_args(argv))
 
 
-def run(args: argparse.Namespace) -> int:
-    from metrics.summary import read_rows
+def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the orchestrator passes on to judge()."""
+    parser.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="judge although rows are missing, and say so in the verdict",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="ZIP", help="also pack rows, manifest, summary and report"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="ZIP",
+        help="say what changed since the run that --bundle packed there",
+    )
 
-    on_prem = select_run(read_rows(args.local_csv, "on_prem"), args.run_id)
-    if not args.no_download:
+
+def run(args: argparse.Namespace) -> int:
+    from metrics.bundle import Choices
+    from metrics.cloud_rows import download_outputs, wait_for_rows
+    from metrics.judgement import evidence_here, judge
+
+    if args.bundle_from:
+        return judge_bundle(args)
+    choices = Choices(args.run_id, args.aa, args.allow_partial)
+    own_rows = args.local_csv == LOCAL_CSV
+    manifest = args.manifest or (MANIFEST_JSON if own_rows and MANIFEST_JSON.exists() else None)
+    evidence = evidence_here(args.local_csv, args.cloud_csv, manifest, choices)
+    fetch_outputs = None
+    if not (args.no_download or args.aa):
         cloud = cloud_of(args)
         s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
+        expected = expected_rows(evidence)
         if args.timeout:
-            from metrics.cloud_rows import wait_for_rows
-
-            wait_for_rows(s3, bucket, expected_rows(on_prem), args.timeout)
-        fetch_cloud_rows(s3, bucket, only_run(on_prem), args.cloud_csv)
-    cloud_rows = select_run(read_rows(args.cloud_csv, "cloud"), args.run_id)
-    return report(on_prem, cloud_rows)
+            wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial)
+        fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
+        fetch_outputs = partial(download_outputs, s3, bucket)
+    return judge(evidence, args.output, args.bundle, args.against, fetch_outputs)
 
 
-def select_run(rows, run_id: str | None):
-    """The rows of `run_id`, or all. Raises UserError when there is none."""
-    if run_id is None:
-        return rows
-    chosen = rows[rows["run_id"] == run_id]
-    if chosen.empty:
-        raise UserError(f"no row of run {run_id!r}; there are {sorted(set(rows['run_id']))}")
-    return chosen
+def expected_rows(evidence: "Evidence") -> set[RowId]:
+    """What the cloud arm should write: a row for each picture and round of the manifest, or where
+    there is none, of the on-prem rows."""
+    from metrics.ledger import read_manifest
+    from metrics.rows import read_rows
+    from metrics.summary import only_run
 
-
-def only_run(rows) -> str:
-    runs = sorted(set(rows["run_id"]))
-    if len(runs) != 1:
-        raise UserError(f"the on-prem rows are of {len(runs)} runs {runs}; choose with --run-id")
-    return runs[0]
-
-
-def expected_rows(on_prem) -> set[RowId]:
-    return {RowId(*row) for row in on_prem[list(RowId._fields)].itertuples(index=False)}
+    chosen = evidence.choices.run_id
+    if evidence.manifest:
+        manifest = read_manifest(evidence.manifest)
+        rounds = range(1, manifest.rounds + 1)
+        keys = manifest.pictures["image_key"]
+        return {RowId(chosen or manifest.run_id, number, key) for number in rounds for key in keys}
+    rows = read_rows(evidence.local_csv, "on_prem")
+    rows = rows[rows["run_id"] == (chosen or only_run(rows))]
+    return {RowId(*row) for row in rows[list(RowId._fields)].itertuples(index=False)}
 
 
 def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
@@ -92,27 +143,21 @@ def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
     write_whole(target, (HEADER + rows_to_csv(rows)).encode())
 
 
-def report(on_prem, cloud) -> int:
-    """Write and print all that follows from the rows of both arms."""
-    from metrics.charts import save_charts
-    from metrics.summary import compare, geometric_mean, table, verdict
+def judge_bundle(args: argparse.Namespace) -> int:
+    """The judgement once more from a bundle. Exits 1 when other statistics follow from it."""
+    from metrics.bundle import unpack
+    from metrics.judgement import judge
 
-    comparison = compare(on_prem, cloud)
-    write_whole(MERGED_CSV, comparison.merged.to_csv(index=False).encode())
-    charts = save_charts(comparison, CHARTS)
-    print(table(comparison))
-    if len(ratios := comparison.ratios):
-        print(
-            f"\ncloud/on-prem time per picture: geometric mean {geometric_mean(ratios):.3f}, "
-            f"median {ratios.median():.3f}, from {ratios.min():.3f} to {ratios.max():.3f}, "
-            f"n = {len(ratios)}"
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+        evidence, packed_summary = unpack(args.bundle_from, Path(folder))
+        code = judge(evidence, args.output, args.bundle, args.against)
+    if (args.output / SUMMARY_JSON.name).read_bytes() != packed_summary:
+        raise UserError(
+            f"{shown(args.bundle_from)}: the statistics that follow from its rows are not those "
+            "that were packed; was it changed, or made with other versions of the packages?"
         )
-    for problem in comparison.problems:
-        print(f"problem: {problem}")
-    print(f"\n{verdict(comparison)}\n")
-    for path in (MERGED_CSV, *charts):
-        print(shown(path))
-    return FAILED if comparison.problems else DONE
+    print(f"same statistics as packed in {shown(args.bundle_from)}, byte for byte")
+    return code
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
 """Is it better to process these pictures on this machine or on AWS Lambda? The whole experiment.
 
-Steps: clean -> on-prem -> upload -> wait -> compare. The cloud is an embedded one that starts and
-ends with the run, unless --endpoint-url or --cloud aws is given. Exits 0 when the arms could be
-compared, 1 when not, 130 when interrupted. What ran, when and with what is in metrics/run.json.
+Steps: clean -> on-prem -> upload -> wait -> compare; with --rounds the three in the middle again
+and again, the cloud first in every other pair of rounds. The cloud is an embedded one that starts
+and ends with the run, unless --endpoint-url or --cloud aws is given. Exits 0 when the arms could
+be compared, 1 when not, 130 when interrupted. The answer is in metrics/report.html; what ran, when
+and with what is in metrics/run.json.
 
     python master_pipeline.py
-    python master_pipeline.py --images ~/photos --timeout 600
+    python master_pipeline.py --images ~/photos --rounds 4 --bundle photos.zip
+    python master_pipeline.py --aa --rounds 4
 """
 
 import argparse
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from compare_cloud_onprem_metrics import add_judgement_arguments, fetch_cloud_rows
 from lambda_function.cloud import Cloud, add_cloud_arguments, cloud_of
-from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV
+from lambda_function.metrics_log import RowId
+from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
 from metrics.machine import available_cpus, new_run_id
 from metrics.run_record import RunRecord
 from metrics.script import (
@@ -27,12 +33,24 @@ from metrics.script import (
     run_script,
     script_parser,
 )
+from onprem_images.dataset import Picture, write_manifest
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
+    parser.add_argument(
+        "--rounds",
+        type=positive_int,
+        default=1,
+        help="how often both arms take all pictures; 3 or more tell the machine's drift apart",
+    )
+    parser.add_argument(
+        "--aa",
+        action="store_true",
+        help="no cloud: two on-prem passes a round are compared, which should find no difference",
+    )
     parser.add_argument(
         "--workers", type=positive_int, default=available_cpus(), help="on-prem processes"
     )
@@ -46,9 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         "--timeout",
         type=positive_seconds,
         default=None,
-        help="seconds to wait for the cloud's rows; default: 120 and one for each picture",
+        help="seconds to wait for the cloud's rows of a round; default: 120, and one a picture",
     )
     parser.add_argument("--no-clean", action="store_true", help="keep what earlier runs left")
+    add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
     args.command_line = shlex.join(
@@ -58,40 +77,90 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from compare_cloud_onprem_metrics import fetch_cloud_rows, report
-    from lambda_function.cloud import find_buckets, make_client
-    from lambda_function.metrics_log import RowId
-    from metrics.cleaning import clean_cloud, clean_local
-    from metrics.cloud_rows import default_timeout_s, wait_for_rows
-    from metrics.summary import read_rows
     from onprem_images.dataset import describe_data_set, load_pictures
-    from onprem_images.local_image_proc import process_on_prem
-    from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
-    run_id = args.run_id or new_run_id()
-    pictures = load_pictures(args.images)
+    run_id, pictures = args.run_id or new_run_id(), load_pictures(args.images)
+    cloud_name = "none" if args.aa else args.cloud
+    record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures))
+    measure = compare_on_prem_with_itself if args.aa else compare_with_cloud
+    exit_code = measure(args, run_id, pictures, record)
+    record.conclude(exit_code)
+    return exit_code
+
+
+def compare_with_cloud(
+    args: argparse.Namespace, run_id: str, pictures: list[Picture], record: RunRecord
+) -> int:
+    """Both arms in counter-balanced rounds, and what follows."""
+    from lambda_function.cloud import find_buckets, make_client
+    from metrics.cleaning import clean_cloud, clean_local
+    from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
+    from metrics.rounds import first_arm_leads
+    from onprem_images.local_image_proc import process_on_prem
+    from upload_images_s3 import (
+        check_conditional_writes,
+        check_run_is_new,
+        put_manifest,
+        upload_images,
+    )
+
+    def pass_on_prem(number: int) -> None:
+        with record.step("on-prem", number, args.rounds):
+            process_on_prem(pictures, run_id, args.workers, number)
+
+    def pass_in_cloud(number: int) -> None:
+        with record.step("upload", number, args.rounds):
+            upload_images(s3, buckets, pictures, run_id, number)
+        with record.step("wait", number, args.rounds):
+            expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
+            timeout_s = args.timeout or default_timeout_s(len(pictures))
+            wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial)
+
     with chosen_cloud(args) as cloud:
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
         check_conditional_writes(s3, buckets.output)
-        record = RunRecord(run_id, args.command_line, cloud.name, describe_data_set(pictures))
         if not args.no_clean:
             with record.step("clean"):
                 clean_local()
                 clean_cloud(s3, buckets)
         check_run_is_new(s3, buckets.output, run_id)
-        with record.step("on-prem"):
-            process_on_prem(pictures, run_id, args.workers)
-        with record.step("upload"):
-            upload_images(s3, buckets, pictures, run_id)
-        with record.step("wait"):
-            expected = {RowId(run_id, 1, picture.image_key) for picture in pictures}
-            timeout_s = args.timeout or default_timeout_s(len(pictures))
-            wait_for_rows(s3, buckets.output, expected, timeout_s)
-            fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
+        write_manifest(run_id, args.rounds, pictures)
+        put_manifest(s3, buckets.output, run_id, args.rounds, pictures)
+        for number in range(1, args.rounds + 1):
+            passes = (pass_on_prem, pass_in_cloud)
+            for run_pass in passes if first_arm_leads(number) else reversed(passes):
+                run_pass(number)
+        fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
+        with record.step("compare"):
+            return judge_rows_here(args, partial(download_outputs, s3, buckets.output))
+
+
+def compare_on_prem_with_itself(
+    args: argparse.Namespace, run_id: str, pictures: list[Picture], record: RunRecord
+) -> int:
+    """Two on-prem passes for each round, judged as two arms: a difference would be an error."""
+    from metrics.cleaning import clean_local
+    from onprem_images.local_image_proc import process_on_prem
+
+    passes = 2 * args.rounds
+    if not args.no_clean:
+        with record.step("clean"):
+            clean_local()
+    write_manifest(run_id, passes, pictures)
+    for number in range(1, passes + 1):
+        with record.step("on-prem", number, passes):
+            process_on_prem(pictures, run_id, args.workers, number)
     with record.step("compare"):
-        exit_code = report(read_rows(LOCAL_CSV, "on_prem"), read_rows(CLOUD_CSV, "cloud"))
-    record.conclude(exit_code)
-    return exit_code
+        return judge_rows_here(args)
+
+
+def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = None) -> int:
+    from metrics.bundle import Choices
+    from metrics.judgement import evidence_here, judge
+
+    choices = Choices(aa=args.aa, allow_partial=args.allow_partial)
+    evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
+    return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs)
 
 
 @contextlib.contextmanager

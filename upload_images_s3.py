@@ -1,7 +1,7 @@
 """Upload the pictures of images_to_upload/ to the input bucket, which triggers the cloud arm.
 
-Each object is input/<image_key> with the run id as metadata; a manifest of the run is put into the
-output bucket first. Exits 1 and names the picture when an upload fails.
+Each object is input/<image_key> with run id and round as metadata; a manifest of the run is put
+into the output bucket first. Exits 1 and names the picture when an upload fails.
 
     AWS_ENDPOINT_URL=http://127.0.0.1:... python upload_images_s3.py
     python upload_images_s3.py --cloud aws --dry-run
@@ -9,7 +9,6 @@ output bucket first. Exits 1 and names the picture when an upload fails.
 
 import argparse
 import csv
-import json
 import mimetypes
 import sys
 import threading
@@ -34,7 +33,7 @@ from metrics.script import (
     run_script,
     script_parser,
 )
-from onprem_images.dataset import Picture, load_pictures
+from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
 
 PARALLEL_UPLOADS = 8
 
@@ -47,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         type=run_id,
         default=None,
         help=f"default: that of the rows in {shown(LOCAL_CSV)}, or a new one",
+    )
+    parser.add_argument(
+        "--round", type=positive_int, default=1, help="which pass over the pictures this is"
     )
     parser.add_argument(
         "--parallel", type=positive_int, default=PARALLEL_UPLOADS, help="uploads at once"
@@ -71,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     run_id = args.run_id or run_id_of_local_rows() or new_run_id()
     s3 = make_client(cloud, "s3")
     check_conditional_writes(s3, buckets.output)
-    upload_images(s3, buckets, pictures, run_id, args.parallel)
+    put_manifest(s3, buckets.output, run_id, args.round, pictures)
+    upload_images(s3, buckets, pictures, run_id, args.round, args.parallel)
     print(f"uploaded {len(pictures)} pictures to s3://{buckets.input}/{INPUT_PREFIX}, run {run_id}")
     return DONE
 
@@ -90,10 +93,14 @@ def object_key(picture: Picture) -> str:
 
 
 def upload_images(
-    s3, buckets: Buckets, pictures: list[Picture], run_id: str, parallel: int = PARALLEL_UPLOADS
+    s3,
+    buckets: Buckets,
+    pictures: list[Picture],
+    run_id: str,
+    round_number: int = 1,
+    parallel: int = PARALLEL_UPLOADS,
 ) -> None:
     """Upload all that can be; raises UserError when some can not, after naming each on stderr."""
-    put_manifest(s3, buckets.output, run_id, pictures)
     failures = []
     with (
         progress_in_bytes(pictures) as bar,
@@ -106,8 +113,10 @@ def upload_images(
                 bar.update(sent)
 
         tasks = {
-            pool.submit(upload_image, s3, buckets.input, picture, run_id, advance): picture
-            for picture in pictures
+            pool.submit(
+                upload_image, s3, buckets.input, picture, run_id, round_number, advance
+            ): picture
+            for picture in order_of_pass(pictures, round_number)
         }
         try:
             for task in as_completed(tasks):
@@ -127,7 +136,9 @@ def progress_in_bytes(pictures: list[Picture]) -> tqdm:
     return tqdm(total=total, desc="upload", unit="B", unit_scale=True, disable=None)
 
 
-def upload_image(s3, bucket: str, picture: Picture, run_id: str, advance) -> None:
+def upload_image(
+    s3, bucket: str, picture: Picture, run_id: str, round_number: int, advance
+) -> None:
     """Stream one picture; in parts when it is large. `advance` is told each count of bytes."""
     from boto3.s3.transfer import TransferConfig
 
@@ -138,7 +149,7 @@ def upload_image(s3, bucket: str, picture: Picture, run_id: str, advance) -> Non
         object_key(picture),
         ExtraArgs={
             "ContentType": content_type or "application/octet-stream",
-            "Metadata": {"run-id": run_id, "round": "1"},
+            "Metadata": {"run-id": run_id, "round": str(round_number)},
         },
         Callback=advance,
         Config=TransferConfig(use_threads=False),  # the pictures are in parallel already
@@ -163,18 +174,12 @@ def manifest_key(run_id: str) -> str:
     return f"{MANIFESTS_PREFIX}{run_id}.json"
 
 
-def put_manifest(s3, bucket: str, run_id: str, pictures: list[Picture]) -> None:
+def put_manifest(s3, bucket: str, run_id: str, rounds: int, pictures: list[Picture]) -> None:
     """Record what the run uploads: later runs clean by it, and nothing else."""
-    manifest = {
-        "run_id": run_id,
-        "pictures": [
-            {"image_key": p.image_key, "size": p.size, "sha256": p.sha256} for p in pictures
-        ],
-    }
     s3.put_object(
         Bucket=bucket,
         Key=manifest_key(run_id),
-        Body=json.dumps(manifest, ensure_ascii=False).encode(),
+        Body=manifest_bytes(run_id, rounds, pictures),
         ContentType="application/json",
     )
 

@@ -1,63 +1,206 @@
 """The charts: one question each, both arms in the same colours everywhere.
 
-`draw_*` functions take a Comparison and return a Figure; the caller saves it.
+Vocabulary
+    chart       name, title, a sentence that says how to read it, and what draws it
+    theme       the colours of everything but the arms: LIGHT and DARK
+    look        an arm's colour, marker and line style, by its position in the comparison: told
+                apart with any colour vision, and in grey
+    note        a sentence for the foot that depends on the data: "2,000 of 9,000 ... are drawn"
+
+A `plot_*` function fills an empty figure and returns its notes; Chart.draw adds head and foot.
 """
 
+import io
 import math
 import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cbook import boxplot_stats
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from metrics.files import CHART_NAMES
-from metrics.summary import Comparison
+from metrics.files import write_whole
+from metrics.findings import counted
+from metrics.interval import CONFIDENCE, RatioEstimate
+from metrics.stability import NEIGHBOURS, residuals
+from metrics.summary import PHASES, Comparison
 
-# Okabe and Ito's blue and vermilion: told apart with any colour vision, and in grey.
-COLOURS = {"on_prem": "#0072B2", "cloud": "#D55E00"}
-MARKERS = {"on_prem": "o", "cloud": "^"}
-SIZE_INCHES = (8, 5)
+COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermilion: first arm, second arm
+MARKERS = ("o", "^")
+LINES = ("-", "--")
+# How much of an arm's colour a part of its bar has (the rest is background), and its hatch.
+SHADES = {
+    "fetch": (0.35, "////"),
+    "process": (1.0, ""),
+    "store": (0.6, "...."),
+    "done": (1.0, ""),
+    "failed": (0.35, "xxxx"),
+    "missing": (0.0, ""),
+}
+PHASE_KINDS = ("fetch", "process", "store")
+LEDGER_KINDS = ("done", "failed", "missing")
+
+WIDTH_INCHES = 8
 DPI = 120
-GREY = "#555555"
-MARGIN = 0.02  # of the figure, around its texts
-AXES_RECT = (0, 0.055, 1, 0.81)  # what the texts at head and foot leave to the axes: x, y, w, h
+MARGIN = 0.02  # of the figure's width, beside its texts
+HEAD_INCHES = 0.68  # title and two lines of subtitle
+LINE_INCHES = 0.165  # of the foot
 SUBTITLE_CHARACTERS = 100
+FOOT_CHARACTERS = 112
 LABEL_CHARACTERS = 28
+SMALL = 9  # points
+
+MOST_POINTS = 20_000
+MOST_OUTLIERS = 1_000
+MOST_BARS = 2_000
+MOST_HATCHED = 60
+MOST_WHISKERS = 60
+MOST_ROUNDS = 6
+MOST_SEPARATORS = 50
+TIME_SLICES = 240
+TICKS_OF_RATIOS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5)
+TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit in (1, 2, 5))
+
+
+@dataclass(frozen=True)
+class Theme:
+    name: str
+    background: str
+    text: str
+    muted: str
+    grid: str
+    bad: str
+    caution: str
+
+
+LIGHT = Theme("light", "#FFFFFF", "#1B1F24", "#555B63", "#DDE0E4", "#B00020", "#8A5300")
+DARK = Theme("dark", "#14171B", "#E8EAED", "#A9B0B8", "#32373E", "#FF8A80", "#FFB74D")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`plot` fills an empty figure, and returns the notes of its foot."""
+
+    name: str
+    title: str
+    how_to_read: str
+    plot: Callable[[Figure, Comparison, Theme], list[str]]
+    height_inches: float = 5
+
+    def draw(self, comparison: Comparison, theme: Theme = LIGHT) -> Figure:
+        """The chart, with n and environment in its head; the caller saves it."""
+        figure = Figure((WIDTH_INCHES, self.height_inches), dpi=DPI, facecolor=theme.background)
+        FigureCanvasAgg(figure)
+        notes = self.plot(figure, comparison, theme)
+        add_head(figure, comparison, self.title, theme)
+        lines = add_foot(figure, " ".join([self.how_to_read, *notes]), theme)
+        foot = (0.15 + lines * LINE_INCHES) / self.height_inches
+        axes_rect = (0, foot, 1, 1 - foot - HEAD_INCHES / self.height_inches)
+        figure.set_layout_engine("constrained", rect=axes_rect, w_pad=0.12)
+        return figure
+
+
+def chart_png(comparison: Comparison, chart: Chart, theme: Theme) -> bytes:
+    """The chart as a PNG file: the same bytes for the same comparison."""
+    file = io.BytesIO()
+    chart.draw(comparison, theme).savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw every chart into `folder`; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, draw in CHARTS_BY_NAME.items():
-        path = folder / f"{name}.png"
-        draw(comparison).savefig(path, dpi=DPI)
-        paths.append(path)
+    """Draw every chart into `folder`, for a light background; returns the files."""
+    paths = [folder / f"{chart.name}.png" for chart in CHARTS]
+    for path, chart in zip(paths, CHARTS, strict=True):
+        write_whole(path, chart_png(comparison, chart, LIGHT))
     return paths
 
 
-def new_figure(comparison: Comparison, title: str, how_to_read: str) -> tuple[Figure, Axes]:
-    """A figure whose title says n and environment, and whose foot says how to read it."""
-    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-    figure.get_layout_engine().set(rect=AXES_RECT, w_pad=0.12)
-    FigureCanvasAgg(figure)
-    figure.text(MARGIN, 0.98, title, fontsize=13, fontweight="bold", va="top")
-    n = len(comparison.pairs)
-    counted = f"{n:,} picture{'' if n == 1 else 's'} in both arms"
-    subtitle = shortened(f"{counted} · {environments(comparison)}", SUBTITLE_CHARACTERS)
-    figure.text(MARGIN, 0.927, subtitle, fontsize=9, color=GREY, va="top")
+# --- head and foot ------------------------------------------------------------------------------
+
+
+def add_head(figure: Figure, comparison: Comparison, title: str, theme: Theme) -> None:
+    """Title, n and environment; and a mark on what must not be relied on."""
+    height = figure.get_figheight()
+    top, below = 1 - 0.1 / height, 1 - 0.365 / height
+    bold = {"fontsize": 13, "fontweight": "bold", "va": "top"}
+    figure.text(MARGIN, top, title, color=theme.text, **bold)
+    subtitle = shortened(f"{n_of(comparison)} · {environments(comparison)}", SUBTITLE_CHARACTERS)
+    figure.text(MARGIN, below, subtitle, fontsize=SMALL, color=theme.muted, va="top")
+    bold["fontsize"] = 11
     if comparison.problems:
-        style = {"color": "#B00020", "fontsize": 11, "fontweight": "bold"}
-        figure.text(1 - MARGIN, 0.98, "NOT COMPARABLE", ha="right", va="top", **style)
-    figure.text(MARGIN, 0.015, how_to_read, fontsize=8.5, color=GREY)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
-    axes.yaxis.set_major_formatter("{x:,.10g}")
-    return figure, axes
+        figure.text(1 - MARGIN, top, "NOT COMPARABLE", ha="right", color=theme.bad, **bold)
+    elif comparison.is_partial:
+        figure.text(1 - MARGIN, top, "PARTIAL", ha="right", color=theme.caution, **bold)
+
+
+def add_foot(figure: Figure, text: str, theme: Theme) -> int:
+    """Returns the number of lines."""
+    lines = textwrap.wrap(text, FOOT_CHARACTERS)
+    bottom = 0.075 / figure.get_figheight()
+    figure.text(MARGIN, bottom, "\n".join(lines), fontsize=8.5, color=theme.muted, va="bottom")
+    return len(lines)
+
+
+def n_of(comparison: Comparison) -> str:
+    """`16 pictures x 3 rounds in both arms`."""
+    pairs = comparison.pairs
+    rounds = pairs["round"].nunique()
+    if rounds <= 1:
+        return f"{counted(len(pairs), 'picture')} in both arms"
+    pictures = pairs["image_key"].nunique()
+    if len(pairs) == pictures * rounds:
+        return f"{counted(pictures, 'picture')} x {rounds} rounds in both arms"
+    of = f"of {counted(pictures, 'picture')} x {rounds} rounds"
+    return f"{counted(len(pairs), 'pair')} {of} in both arms"
+
+
+def environments(comparison: Comparison) -> str:
+    names = {"embedded": "embedded cloud on this machine, not AWS"}
+    return ", ".join(
+        f"{arm.label}: {names.get(arm.environment, plain(arm.environment))}"
+        for arm in (comparison.first, comparison.second)
+    )
+
+
+# --- looks and texts ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn. `label` has its environment, when its name does not say that."""
+
+    name: str
+    label: str
+    colour: str
+    marker: str
+    line: str
+
+
+def looks(comparison: Comparison) -> list[Look]:
+    arms = (comparison.first, comparison.second)
+    labels = [
+        arm.label if arm.environment in ("local", "unknown") else f"{arm.label} ({arm.environment})"
+        for arm in arms
+    ]
+    texts = [plain(label, LABEL_CHARACTERS) for label in labels]
+    names = [arm.name for arm in arms]
+    return [Look(*look) for look in zip(names, texts, COLOURS, MARKERS, LINES, strict=True)]
+
+
+def plain(text: str, characters: int = 1000) -> str:
+    """`text` of a file on one line, cut to size, and with no dollar that would begin a formula."""
+    line = " ".join(text.split())
+    cut = line if len(line) <= characters else line[: characters - 1] + "…"
+    return cut.replace("$", r"\$")
 
 
 def shortened(text: str, characters: int) -> str:
@@ -65,156 +208,702 @@ def shortened(text: str, characters: int) -> str:
     return textwrap.fill(text, characters, max_lines=2, placeholder=" …")
 
 
-def add_legend(axes: Axes) -> None:
+def number(value: float) -> str:
+    """Three digits or more, written out."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}" if value >= 0.001 or value == 0 else f"{value:.6f}"
+
+
+def seconds(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{number(value)} s"
+
+
+def share_text(part: int, whole: int) -> str:
+    """Percent, rounded to 100% or 0% only when it is exactly that."""
+    if part in (0, whole):
+        return "100%" if part and whole else "0%"
+    return f"{min(max(part / whole, 0.001), 0.999):.1%}"
+
+
+def ratio_texts(estimate: RatioEstimate) -> tuple[str, str]:
+    """The ratio, and its interval, with as many decimals as tell the ends apart."""
+    width = estimate.high - estimate.low
+    decimals = min(max(2, math.ceil(-math.log10(width)) + 1), 5) if width > 0 else 2
+    ratio, low, high = (f"{x:,.{decimals}f}" for x in (estimate.ratio, estimate.low, estimate.high))
+    drift = ""
+    if estimate.allowance != 1:
+        drift = f", widened by {estimate.allowance - 1:.0%} for drift between the passes"
+    return ratio, f"{CONFIDENCE:.0%} interval {low} to {high}{drift}"
+
+
+# --- axes ---------------------------------------------------------------------------------------
+
+
+def style(axes: Axes, theme: Theme, grid: str = "y") -> Axes:
+    axes.set_facecolor(theme.background)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.muted)
+    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.text)
+    axes.xaxis.label.set_color(theme.text)
+    axes.yaxis.label.set_color(theme.text)
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, color=theme.grid, linewidth=0.7)
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    axes.yaxis.set_major_formatter("{x:,.10g}")
+    return axes
+
+
+def add_legend(axes: Axes, theme: Theme, handles: list | None = None, side: str = "left") -> None:
     """Above the axes, where it hides no data."""
     legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9
+        handles=handles,
+        loc=f"lower {side}",
+        bbox_to_anchor=(0 if side == "left" else 1, 1),
+        ncols=2 if handles is None else len(handles),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=theme.text,
     )
     for handle in legend.legend_handles:
         handle.set_alpha(1)
 
 
-def finish_times(axes: Axes, comparison: Comparison, label: str) -> None:
+def add_title(axes: Axes, text: str, theme: Theme) -> None:
+    axes.set_title(text, loc="left", fontsize=SMALL, color=theme.text)
+
+
+def say(axes: Axes, text: str, theme: Theme) -> None:
+    """In place of data."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=theme.text)
+
+
+def finish_times(axes: Axes, comparison: Comparison, label: str, theme: Theme) -> None:
     """An axis of times from 0, with room above the highest; says so when there is none."""
     axes.set_ylabel(label)
     axes.margins(y=0.18)
     if comparison.pairs.empty:
         axes.set_ylim(0, 1)
-        axes.text(0.5, 0.5, "no picture in both arms", transform=axes.transAxes, ha="center")
+        say(axes, "no picture in both arms", theme)
     axes.set_ylim(bottom=0)
 
 
-def number(value: float) -> str:
-    """Three digits or more."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
+def fill_of(kind: str, colour: str, theme: Theme) -> dict[str, object]:
+    """Face, edge and hatch of a bar's part: told apart by lightness and hatch."""
+    share, hatch = SHADES[kind]
+    face = share * np.array(to_rgb(colour)) + (1 - share) * np.array(to_rgb(theme.background))
+    return {"facecolor": tuple(face), "edgecolor": colour, "hatch": hatch}
 
 
-def environments(comparison: Comparison) -> str:
-    cloud = comparison.cloud.environment
-    note = "embedded cloud on this machine, not AWS" if cloud == "embedded" else cloud
-    return f"on-prem: {comparison.on_prem.environment}, cloud: {note}"
+def kinds_legend(axes: Axes, kinds: tuple[str, ...], theme: Theme, side: str = "left") -> None:
+    patches = [Patch(**fill_of(kind, theme.muted, theme), label=kind) for kind in kinds]
+    add_legend(axes, theme, patches, side)
 
 
-def labels(comparison: Comparison) -> dict[str, str]:
-    cloud = comparison.cloud.environment
-    label = f"cloud ({cloud})" if cloud != "unknown" else "cloud"
-    return {"on_prem": "on-prem", "cloud": shortened(label, LABEL_CHARACTERS)}
+def stacked_bars(
+    axes: Axes, bars: list[tuple[str, str, dict[str, float]]], theme: Theme, label: str
+) -> None:
+    """Horizontal bars, the first on top: for each a text above it, its colour, and its parts."""
+    for place, (text, colour, parts) in enumerate(bars):
+        ends = np.cumsum([0, *parts.values()])
+        for left, (kind, width) in zip(ends, parts.items(), strict=False):
+            if width:
+                axes.barh(place, width, 0.42, left=left, **fill_of(kind, colour, theme))
+        axes.annotate(
+            text,
+            (0, place - 0.21),
+            xytext=(0, 3),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=SMALL,
+            color=theme.text,
+        )
+    axes.set_yticks([])
+    axes.set_ylim(len(bars) - 0.6, -0.75)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(0, max((sum(parts.values()) for *_, parts in bars), default=0) or 1)
+    axes.set_xlabel(label)
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Positions of at most `most` of `count` things, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+
+
+def sample_note(count: int, most: int, what: str) -> list[str]:
+    return [f"Of {count:,} {what} an even sample of {most:,} is drawn."] if count > most else []
+
+
+# --- pictures in both arms ----------------------------------------------------------------------
 
 
 def times(comparison: Comparison, arm: str) -> pd.Series:
     return comparison.pairs[f"proc_ms_{arm}"]
 
 
-def draw_avg_time(comparison: Comparison) -> Figure:
+def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """How long does a picture take on average?"""
-    figure, axes = new_figure(
-        comparison,
-        "Average processing time per picture",
-        "Lower is faster. Bar: mean of proc_ms (decode, resize, encode; no transfer). "
-        "Line across: median.",
-    )
-    for position, arm in enumerate(() if comparison.pairs.empty else COLOURS):
-        mean, median = times(comparison, arm).mean(), times(comparison, arm).median()
-        axes.bar(position, mean, 0.55, color=COLOURS[arm])
-        axes.hlines(median, position - 0.275, position + 0.275, color="black", linewidth=1.5)
+    axes = style(figure.add_subplot(), theme)
+    arms = looks(comparison)
+    for place, look in enumerate(() if comparison.pairs.empty else arms):
+        of_arm = times(comparison, look.name)
+        mean, median = of_arm.mean(), of_arm.median()
+        axes.bar(place, mean, 0.55, color=look.colour)
+        axes.hlines(median, place - 0.275, place + 0.275, color=theme.text, linewidth=1.5)
         axes.annotate(
             f"mean {number(mean)} ms\nmedian {number(median)} ms",
-            (position, max(mean, median)),
+            (place, max(mean, median)),
             xytext=(0, 4),
             textcoords="offset points",
             ha="center",
-            fontsize=9,
+            fontsize=SMALL,
+            color=theme.text,
         )
-    axes.set_xticks([0, 1], labels(comparison).values())
+    axes.set_xticks([0, 1], [look.label for look in arms])
     axes.set_xlim(-0.6, 1.6)
-    finish_times(axes, comparison, "mean time per picture (ms)")
-    return figure
+    if comparison.per_picture and not comparison.problems:
+        ratio, interval = ratio_texts(comparison.per_picture)
+        between = f"{comparison.second.label} / {comparison.first.label}"
+        add_title(axes, f"ratio {between}: {ratio} ({interval})", theme)
+    finish_times(axes, comparison, "mean time per picture (ms)", theme)
+    return []
 
 
-def draw_boxplot_time(comparison: Comparison) -> Figure:
+def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """How much does the time vary from picture to picture?"""
-    figure, axes = new_figure(
-        comparison,
-        "Spread of processing time over pictures",
-        "Box: the middle half of the pictures; line: median; whiskers: 5th to 95th percentile; "
-        "dots: pictures beyond.",
-    )
-    boxes = axes.boxplot(
-        [times(comparison, arm) for arm in COLOURS],
-        tick_labels=list(labels(comparison).values()),
-        whis=(5, 95),
-        widths=0.5,
-        patch_artist=True,
-        medianprops={"color": "black", "linewidth": 1.5},
-        flierprops={"markersize": 3, "alpha": 0.6},
-    )
-    for box, colour in zip(boxes["boxes"], COLOURS.values(), strict=True):
-        box.set_facecolor(colour)
-        box.set_alpha(0.75)
-    finish_times(axes, comparison, "time per picture (ms)")
-    return figure
+    axes = style(figure.add_subplot(), theme)
+    arms = looks(comparison)
+    beyond = 0
+    for place, look in enumerate(() if comparison.pairs.empty else arms):
+        (box,) = boxplot_stats(times(comparison, look.name), whis=(5, 95))
+        outliers = np.sort(box["fliers"])
+        beyond = max(beyond, len(outliers))
+        box["fliers"] = outliers[evenly_spaced(len(outliers), MOST_OUTLIERS)]
+        line = {"color": look.colour, "linewidth": 1.5}
+        dots = {"markersize": 4, "alpha": 0.6, "markeredgewidth": 0}
+        axes.bxp(
+            [box],
+            positions=[place],
+            widths=0.5,
+            patch_artist=True,
+            boxprops={"facecolor": look.colour, "edgecolor": look.colour},
+            whiskerprops=line,
+            capprops=line,
+            medianprops={"color": theme.text, "linewidth": 2},
+            flierprops={"marker": look.marker, "markerfacecolor": look.colour} | dots,
+        )
+    axes.set_xticks([0, 1], [look.label for look in arms])
+    axes.set_xlim(-0.6, 1.6)
+    finish_times(axes, comparison, "time per picture (ms)", theme)
+    return sample_note(beyond, MOST_OUTLIERS, "beyond the whiskers")
 
 
-def draw_size_vs_time(comparison: Comparison) -> Figure:
+def plot_size_vs_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """Does the difference depend on the size of the picture?"""
-    figure, axes = new_figure(
-        comparison,
-        "Processing time by file size",
-        "Each picture twice: a circle for on-prem, a triangle for the cloud. Equal heights mean "
-        "equal times.",
-    )
-    dense = 0.8 if len(comparison.pairs) <= 200 else 0.3
-    for arm, label in labels(comparison).items():
+    axes = style(figure.add_subplot(), theme, grid="both")
+    pairs = comparison.pairs
+    shown = evenly_spaced(len(pairs), MOST_POINTS)
+    for look in looks(comparison):
         axes.scatter(
-            comparison.pairs[f"orig_size_{arm}"] / 1e6,
-            times(comparison, arm),
-            s=24,
-            alpha=dense,
-            color=COLOURS[arm],
-            marker=MARKERS[arm],
-            label=label,
+            pairs[f"orig_size_{look.name}"].to_numpy()[shown] / 1e6,
+            times(comparison, look.name).to_numpy()[shown],
+            s=26,
+            alpha=opacity(len(shown)),
+            color=look.colour,
+            marker=look.marker,
+            label=look.label,
             linewidths=0,
         )
-    add_legend(axes)
+    add_legend(axes, theme)
     axes.set_xlim(left=0)
-    axes.grid(axis="x", color="#EEEEEE", linewidth=0.7)
     axes.set_xlabel("size of the input file (MB)")
-    finish_times(axes, comparison, "time per picture (ms)")
-    return figure
+    finish_times(axes, comparison, "time per picture (ms)", theme)
+    return sample_note(len(pairs), MOST_POINTS, "pairs")
 
 
-def draw_total_time(comparison: Comparison) -> Figure:
+def opacity(points: int) -> float:
+    """Of each of so many points, so that dense places look dense."""
+    return 0.8 if points <= 200 else 0.3 if points <= 5000 else 0.15
+
+
+def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+    """Within what time is which share of the pictures done?"""
+    axes = style(figure.add_subplot(), theme, grid="both")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("time per picture (ms)")
+    axes.set_ylabel("pictures done within that time (%)")
+    if comparison.pairs.empty:
+        say(axes, "no picture in both arms", theme)
+        axes.set_xlim(0, 1)
+        return []
+    for look in looks(comparison):
+        of_arm = times(comparison, look.name)
+        half, most = (number(of_arm.quantile(share)) for share in (0.5, 0.95))
+        axes.ecdf(
+            of_arm,
+            compress=True,
+            color=look.colour,
+            linestyle=look.line,
+            linewidth=2,
+            label=f"{look.label}: 50% within {half} ms, 95% within {most} ms",
+        )
+    axes.set_xlim(left=0)
+    add_legend(axes, theme)
+    return []
+
+
+def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+    """Is one arm faster for every picture, or only on average, and how sure is that?"""
+    axes = style(figure.add_subplot(), theme)
+    first, second = comparison.first.label, comparison.second.label
+    axes.set_xlabel("pictures, sorted by ratio")
+    axes.set_ylabel(f"time in {second} / time in {first} (ratio)")
+    logs = log_ratios(comparison)
+    axes.set_xlim(0, len(logs) + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ratio_axis(axes, limit_of_ratios(logs, comparison.per_picture))
+    axes.axhline(1, color=theme.text, linewidth=1)
+    if logs.empty:
+        say(axes, "no picture in both arms", theme)
+        return []
+    draw_whiskers(axes, logs, theme)
+    draw_ratios(axes, logs, comparison)
+    draw_estimate(axes, comparison.per_picture, theme)
+    words = {"transform": axes.transAxes, "fontsize": SMALL, "color": theme.text}
+    axes.text(0.01, 0.97, f"{second} slower ↑", va="top", **words)
+    axes.text(0.99, 0.03, f"{second} faster ↓", ha="right", **words)
+    add_legend(axes, theme)
+    notes = sample_note(len(logs), MOST_POINTS, "pictures")
+    if comparison.per_picture and comparison.per_picture.pictures < len(logs):
+        used = comparison.per_picture.pictures
+        notes.append(f"The mean is over the {counted(used, 'picture')} with a pair in every round.")
+    return notes
+
+
+def log_ratios(comparison: Comparison) -> pd.DataFrame:
+    """mean, min and max over the rounds of each picture's log ratio, sorted by mean."""
+    logs = np.log(comparison.ratios)
+    by_picture = logs.groupby(comparison.pairs["image_key"].to_numpy(), sort=False)
+    return by_picture.agg(["mean", "min", "max"]).sort_values("mean", kind="stable")
+
+
+def limit_of_ratios(logs: pd.DataFrame, estimate: RatioEstimate | None) -> float:
+    """Log of the ratio at the end of the axis: fits the pictures, and an interval that is not far
+    wider than they are."""
+    widest = float(logs.abs().to_numpy().max(initial=math.log(1.1)))
+    if estimate is None:
+        return widest * 1.15
+    of_interval = abs(estimate.log_ratio) + estimate.log_half_width
+    return max(widest, min(of_interval, 3 * widest)) * 1.15
+
+
+def ratio_axis(axes: Axes, limit: float) -> None:
+    """A log axis around 1 on which twice as slow lies as far from 1 as twice as fast."""
+    axes.set_yscale("log")
+    axes.set_ylim(math.exp(-limit), math.exp(limit))
+    ticks = []
+    last = limit * 1.2
+    for tick in reversed(TICKS_OF_RATIOS):
+        if math.log(tick) <= min(limit, last - limit / 4.5) and math.log(tick) > limit / 6:
+            ticks.append(tick)
+            last = math.log(tick)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(FixedLocator([1, *ticks, *(1 / tick for tick in ticks)]))
+    axes.yaxis.set_ticklabels(["1", *(f"{t:,g}" for t in ticks), *(f"1/{t:,g}" for t in ticks)])
+
+
+def draw_whiskers(axes: Axes, logs: pd.DataFrame, theme: Theme) -> None:
+    if len(logs) <= MOST_WHISKERS and (logs["min"] < logs["max"]).any():
+        rank = np.arange(1, len(logs) + 1)
+        low, high = np.exp(logs["min"]), np.exp(logs["max"])
+        axes.vlines(rank, low, high, color=theme.muted, label="range over the rounds", zorder=2)
+
+
+def draw_ratios(axes: Axes, logs: pd.DataFrame, comparison: Comparison) -> None:
+    """Each picture in the colour and with the marker of the arm that was faster."""
+    first, second = looks(comparison)
+    mean = logs["mean"].to_numpy()
+    shown = evenly_spaced(len(mean), MOST_POINTS)
+    labels = [f"{first.label} faster", f"{second.label} faster"]
+    for look, label, sign in ((first, labels[0], 1), (second, labels[1], -1)):
+        of_look = shown[mean[shown] * sign > 0]
+        count = int((mean * sign > 0).sum())
+        axes.scatter(
+            of_look + 1,
+            np.exp(mean[of_look]),
+            s=30 if len(mean) <= MOST_WHISKERS else 12,
+            color=look.colour,
+            marker=look.marker,
+            linewidths=0,
+            label=f"{label}: {counted(count, 'picture')}",
+            zorder=3,
+        )
+    equal = shown[mean[shown] == 0]
+    axes.scatter(equal + 1, np.ones(len(equal)), s=30, color="#808080", marker="s", zorder=3)
+
+
+def draw_estimate(axes: Axes, estimate: RatioEstimate | None, theme: Theme) -> None:
+    if estimate is None:
+        return
+    ratio, interval = ratio_texts(estimate)
+    axes.axhspan(estimate.low, estimate.high, color=theme.muted, alpha=0.22, linewidth=0, zorder=1)
+    line = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
+    axes.axhline(estimate.ratio, **line, label=f"geometric mean {ratio}")
+    add_title(axes, f"band: {interval}", theme)
+
+
+# --- whole arms ---------------------------------------------------------------------------------
+
+
+def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """How long does the whole job take, and how much work is in it?"""
-    figure, axes = new_figure(
-        comparison,
+    axes = style(figure.add_subplot(), theme)
+    arms = (comparison.first, comparison.second)
+    rounds = max(len(arm.makespans_s) for arm in arms)
+    for offset, arm, look in zip((-0.2, 0.2), arms, looks(comparison), strict=True):
+        values = [arm.busy_s / max(len(arm.makespans_s), 1), arm.makespan_s]
+        bars = axes.bar(
+            [0 + offset, 1 + offset],
+            np.nan_to_num(values),
+            0.38,
+            color=look.colour,
+            label=f"{look.label}, n = {arm.rows:,}",  # unmatched pictures are in these sums, too
+        )
+        texts = [seconds(value) for value in values]
+        axes.bar_label(bars, texts, padding=3, fontsize=SMALL, color=theme.text)
+    names = ["busy time", "makespan"]
+    if rounds > 1:
+        names = [f"busy time\n(mean of {rounds} rounds)", f"makespan\n(median of {rounds} rounds)"]
+    axes.set_xticks([0, 1], names)
+    axes.margins(y=0.15)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("time of a round (s)" if rounds > 1 else "time (s)")
+    add_legend(axes, theme)
+    return []
+
+
+def plot_coverage(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+    """Is every picture accounted for?"""
+    axes = style(figure.add_subplot(), theme, grid="x")
+    ledger = comparison.ledger
+    counts = ledger.counts
+    if counts["round"].nunique() > MOST_ROUNDS:
+        counts = counts.groupby("arm", sort=False, as_index=False).sum().assign(round="")
+    bars = []
+    for look in looks(comparison):
+        of_arm = counts[counts["arm"] == look.name]
+        for line in of_arm.itertuples():
+            name = f"{look.label}, round {line.round}" if len(of_arm) > 1 else look.label
+            parts = {kind: getattr(line, kind) for kind in LEDGER_KINDS}
+            bars.append((f"{name}: {ledger_text(line)}", look.colour, parts))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    stacked_bars(axes, bars, theme, "pictures (number)" if len(bars) == 2 else "rows (number)")
+    kinds_legend(axes, LEDGER_KINDS, theme)
+    share = share_text(ledger.accounted, ledger.expected)
+    title = f"coverage {share}: {ledger.accounted:,} of {ledger.expected:,} rows"
+    axes.set_title(title, loc="right", fontsize=11, fontweight="bold", color=theme.text)
+    notes = [] if ledger.from_manifest else ["No manifest: what either arm has is expected."]
+    return [*uncounted(comparison), *notes]
+
+
+def ledger_text(line) -> str:
+    """One line of the ledger's counts."""
+    parts = [
+        f"{getattr(line, kind):,} {kind}"
+        for kind in (*LEDGER_KINDS, "duplicate")
+        if getattr(line, kind) or kind == "done"
+    ]
+    return f"{share_text(line.done + line.failed, line.expected)} ({', '.join(parts)})"
+
+
+def uncounted(comparison: Comparison) -> list[str]:
+    """Late and unknown rows, which belong to no round of the run."""
+    ledger, notes = comparison.ledger, []
+    for arm in comparison.arms:
+        late, unknown = len(ledger.late[arm.name]), len(ledger.unknown[arm.name])
+        if late or unknown:
+            notes.append(f"Not counted, {arm.label}: {late:,} late, {unknown:,} unknown rows.")
+    return notes
+
+
+def plot_phases(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+    """Where does the time go: reading, processing or writing, warm or cold?"""
+    axes = style(figure.add_subplot(), theme, grid="x")
+    bars = []
+    for look in looks(comparison):
+        rows = comparison.rows[look.name]
+        is_ok, is_cold = (rows["status"] == "ok").to_numpy(), rows["cold_start"].to_numpy(bool)
+        for state, chosen in (("warm", is_ok & ~is_cold), ("cold starts", is_ok & is_cold)):
+            if chosen.any():
+                means = rows.loc[chosen, list(PHASES)].mean()
+                parts = dict(zip(PHASE_KINDS, means, strict=True))
+                known = {kind: ms for kind, ms in parts.items() if not math.isnan(ms)}
+                text = f"{look.label}, {state}, n = {chosen.sum():,}: {phases_text(known)}"
+                bars.append((text, look.colour, known))
+    stacked_bars(axes, bars, theme, "mean time per picture (ms)")
+    kinds_legend(axes, PHASE_KINDS, theme)
+    if not bars:
+        say(axes, "no picture was processed", theme)
+    elif any(len(known) < len(PHASES) for *_, known in bars):
+        return ["Phases that the files do not have are left out."]
+    return []
+
+
+def phases_text(known: dict[str, float]) -> str:
+    parts = " + ".join(f"{kind} {number(ms)}" for kind, ms in known.items())
+    return f"{parts} ms" if len(known) == 1 else f"{parts} = {number(sum(known.values()))} ms"
+
+
+# --- over time ----------------------------------------------------------------------------------
+
+
+def plot_timeline(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+    """When was which picture in work, and did the workers stand idle?"""
+    *panels, below = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1.1))
+    rounds = {number for rows in comparison.rows.values() for number in rows["round"].unique()}
+    edges = [
+        phase_edges(comparison.rows[arm.name], min(rounds, default=1)) for arm in comparison.arms
+    ]
+    end_s = max((part[:, -1].max() for part, _ in edges if len(part)), default=0) or 1
+    style(below, theme, grid="both")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    notes = [f"Round {min(rounds)} of {len(rounds)} is drawn."] if len(rounds) > 1 else []
+    for axes, look, (part, unknown) in zip(panels, looks(comparison), edges, strict=True):
+        draw_pictures(style(axes, theme, grid="x"), part, unknown, look, theme)
+        draw_in_work(below, part, end_s, look)
+        notes += sample_note(len(part), MOST_BARS, f"pictures ({look.label})")
+    kinds_legend(panels[0], PHASE_KINDS, theme, side="right")
+    below.set_xlim(0, end_s * 1.02)
+    below.set_ylim(bottom=0)
+    below.set_xlabel("time since the arm's first picture of the round was begun (s)")
+    below.set_ylabel("in work\n(number)")
+    add_legend(below, theme)
+    figure.align_ylabels()
+    return notes
+
+
+def phase_edges(rows: pd.DataFrame, round_number: int) -> tuple[np.ndarray, int]:
+    """Begin of fetch, process and store, and the end, in seconds from the arm's first begin: a line
+    for each picture of the round in order of begin. And how many have no timestamp.
+
+    A phase that is not known takes no time.
+    """
+    chosen = (rows["round"] == round_number).to_numpy()
+    begin_s = rows["begin_s"].to_numpy()[chosen]
+    took_s = np.nan_to_num(rows.loc[chosen, list(PHASES)].to_numpy(dtype=float)) / 1000
+    edges = np.cumsum(np.column_stack([begin_s, took_s]), axis=1)
+    known = edges[~np.isnan(begin_s)]
+    known = known[np.argsort(known[:, 0], kind="stable")]
+    return known - known[:1, :1], len(edges) - len(known)
+
+
+def draw_pictures(axes: Axes, edges: np.ndarray, unknown: int, look: Look, theme: Theme) -> None:
+    """A bar of three phases for each picture, the first begun at the bottom."""
+    rank = evenly_spaced(len(edges), MOST_BARS)
+    few = len(rank) <= MOST_HATCHED
+    gap = 0.1 if few else 0
+    for kind, left, right in zip(PHASE_KINDS, edges[rank].T, edges[rank].T[1:], strict=False):
+        low, high = rank + gap, rank + 1 - gap
+        corners = np.array([(left, low), (right, low), (right, high), (left, high)])
+        fill = fill_of(kind, look.colour, theme)
+        if not few:
+            fill |= {"edgecolor": fill["facecolor"], "hatch": ""}
+        axes.add_collection(
+            PolyCollection(corners.transpose(2, 0, 1), **fill, linewidths=0.6), autolim=False
+        )
+    makespan_s = math.nan if unknown or not len(edges) else edges[:, -1].max()
+    title = f"{look.label}: {counted(len(edges) + unknown, 'picture')}, makespan "
+    title += seconds(makespan_s)
+    if not math.isnan(makespan_s):
+        axes.axvline(makespan_s, color=theme.text, linewidth=1.2, linestyle=":")
+        title += " (dotted line)"
+    elif unknown:
+        title += f" ({unknown:,} without timestamp)"
+    add_title(axes, title, theme)
+    axes.set_ylim(0, max(len(edges), 1))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set_ylabel("pictures begun\n(number)")
+    if not len(edges):
+        say(axes, "timestamps unknown" if unknown else "no picture", theme)
+
+
+def draw_in_work(axes: Axes, edges: np.ndarray, end_s: float, look: Look) -> None:
+    """How many pictures were in work at a time, averaged over each of TIME_SLICES."""
+    slices = np.linspace(0, end_s, TIME_SLICES + 1)
+    done_s = in_work_until(edges, slices)
+    axes.stairs(
+        np.diff(done_s) / np.diff(slices),
+        slices,
+        baseline=None,
+        color=look.colour,
+        linestyle=look.line,
+        linewidth=1.6,
+        label=look.label,
+    )
+
+
+def in_work_until(edges: np.ndarray, until_s: np.ndarray) -> np.ndarray:
+    """Sum of the seconds that pictures had been in work until each time."""
+    begin, end = np.sort(edges[:, 0]), np.sort(edges[:, -1])
+    return _sum_since(begin, until_s) - _sum_since(end, until_s)
+
+
+def _sum_since(moments: np.ndarray, until_s: np.ndarray) -> np.ndarray:
+    """Sum over the (sorted) moments before each time of how long ago they were."""
+    sums = np.concatenate([[0], np.cumsum(moments)])
+    count = np.searchsorted(moments, until_s)
+    return count * until_s - sums[count]
+
+
+def plot_stability(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+    """Did the speed of an arm change, and how much does it scatter?"""
+    panels = figure.subplots(2, sharex=True, sharey=True)
+    drawn = [residuals_by_place(comparison.rows[arm.name]) for arm in comparison.arms]
+    known = np.concatenate([part["percent"].to_numpy() for part, _ in drawn])
+    limit = limit_of_residuals(known)
+    notes = []
+    for axes, look, (part, reason) in zip(panels, looks(comparison), drawn, strict=True):
+        style(axes, theme)
+        axes.axhline(0, color=theme.text, linewidth=0.8)
+        axes.set_ylabel("off the expected\ntime (%)")
+        add_title(axes, f"{look.label}: {residuals_text(part['percent'], limit)}", theme)
+        if reason:
+            say(axes, reason, theme)
+        else:
+            draw_residuals(axes, part, limit, look, theme)
+        notes += sample_note(len(part), MOST_POINTS, f"pictures ({look.label})")
+    panels[1].set_ylim(-limit, limit)
+    panels[1].set_xlim(0, max(1, *(len(part) for part, _ in drawn)) + 1)
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[1].yaxis.set_major_formatter("{x:+,.10g}")
+    panels[1].set_xlabel("place in the order of begin (number)")
+    return notes
+
+
+def residuals_by_place(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Round, place in the run and residual in percent of each `ok` row; or why there is none."""
+    columns = ["image_key", "round", "orig_size", "proc_ms", "begin_s"]
+    done = rows.loc[rows["status"] == "ok", columns]
+    percent = np.expm1(residuals(done)) * 100
+    order = np.lexsort((done["begin_s"], done["round"]))
+    by_place = pd.DataFrame({"round": done["round"], "percent": percent}).iloc[order]
+    by_place.insert(0, "place", np.arange(1, len(done) + 1))
+    known = by_place[by_place["percent"].notna()]
+    if done.empty:
+        return known, "no picture was processed"
+    if known.empty:
+        few = f"one round of fewer than {NEIGHBOURS} pictures"
+        return known, f"{few}: nothing tells what was to be expected"
+    if done["begin_s"].isna().any():
+        return known[:0], "timestamps unknown: the order is not known"
+    return known, ""
+
+
+def limit_of_residuals(percent: np.ndarray) -> float:
+    """The end of the axis: most points are within, and the median can be read."""
+    if len(percent) == 0:
+        return 10.0
+    far = np.abs(percent)
+    return float(max(5.0, min(far.max() * 1.1, 4 * np.percentile(far, 90))))
+
+
+def residuals_text(percent: pd.Series, limit: float) -> str:
+    text = counted(len(percent), "time")
+    beyond = int((percent.abs() > limit).sum())
+    return f"{text}, {beyond:,} beyond the axis (crosses at its edge)" if beyond else text
+
+
+def draw_residuals(axes: Axes, part: pd.DataFrame, limit: float, look: Look, theme: Theme) -> None:
+    """Points, the running median over the drawn ones, and a line between rounds."""
+    shown = part.iloc[evenly_spaced(len(part), MOST_POINTS)]
+    beyond = shown["percent"].abs() > limit
+    within, outside = shown[~beyond], shown[beyond]
+    dots = {"s": 16, "alpha": opacity(len(shown)), "color": look.colour, "linewidths": 0}
+    axes.scatter(within["place"], within["percent"], marker=look.marker, **dots)
+    edge = np.sign(outside["percent"]) * limit * 0.96
+    axes.scatter(outside["place"], edge, s=24, color=look.colour, marker="x")
+    separate = part["round"].nunique() <= MOST_SEPARATORS
+    window = max(5, len(shown) // 20) | 1
+    groups = shown.groupby(shown["round"] if separate else np.zeros(len(shown)), sort=False)
+    median = groups["percent"].rolling(window, center=True, min_periods=1).median()
+    axes.plot(shown["place"], median.to_numpy(), color=theme.text, linewidth=1.6)
+    if separate:
+        starts = part.groupby("round")["place"].min().iloc[1:] - 0.5
+        axes.vlines(starts, -limit, limit, color=theme.muted, linewidth=0.8, linestyle=":")
+
+
+CHARTS = (
+    Chart(
+        "avg_time",
+        "Average processing time per picture",
+        "Lower is faster. Bar: mean of proc_ms (decode, resize, encode; no transfer). "
+        "Line across: median.",
+        plot_avg_time,
+    ),
+    Chart(
+        "boxplot_time",
+        "Spread of processing time over pictures",
+        "Box: the middle half of the pictures; line: median; whiskers: 5th to 95th percentile; "
+        "marks: pictures beyond.",
+        plot_boxplot_time,
+    ),
+    Chart(
+        "size_vs_time",
+        "Processing time by file size",
+        "Each picture once for each arm: a circle for the first, a triangle for the second. "
+        "Equal heights mean equal times.",
+        plot_size_vs_time,
+    ),
+    Chart(
+        "total_time",
         "The whole job: work and elapsed time",
         "Busy: sum of all proc_ms, whatever the parallelism. Makespan: first begin to last end, "
         "transfers and waiting included.",
-    )
-    arms = {"on_prem": comparison.on_prem, "cloud": comparison.cloud}
-    for offset, (arm, label) in zip((-0.2, 0.2), labels(comparison).items(), strict=True):
-        seconds = [arms[arm].busy_s, arms[arm].makespan_s]
-        texts = ["unknown" if math.isnan(s) else f"{number(s)} s" for s in seconds]
-        bars = axes.bar(
-            [0 + offset, 1 + offset],
-            [0 if math.isnan(s) else s for s in seconds],
-            0.38,
-            color=COLOURS[arm],
-            label=f"{label}, n = {arms[arm].rows:,}",  # unmatched pictures are in these sums, too
-        )
-        axes.bar_label(bars, texts, padding=3, fontsize=9)
-    axes.set_xticks([0, 1], ["busy time", "makespan"])
-    axes.margins(y=0.15)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("time (s)")
-    add_legend(axes)
-    return figure
-
-
-CHARTS_BY_NAME = dict(
-    zip(
-        CHART_NAMES,
-        (draw_avg_time, draw_boxplot_time, draw_size_vs_time, draw_total_time),
-        strict=True,
-    )
+        plot_total_time,
+    ),
+    Chart(
+        "coverage",
+        "Coverage: is every picture accounted for?",
+        "A full bar of one colour is what a comparison needs. Failed pictures are accounted for, "
+        "missing ones are not.",
+        plot_coverage,
+    ),
+    Chart(
+        "paired_ratio",
+        "Ratio of times, picture by picture",
+        "Each mark is a picture, in the colour of the arm that was faster. The band is where the "
+        "mean may lie: when it holds 1, no arm is shown to be faster.",
+        plot_paired_ratio,
+    ),
+    Chart(
+        "cumulative_time",
+        "Share of pictures done within a time",
+        "The line further to the left is the faster arm; a steep line means that pictures take "
+        "about the same time.",
+        plot_cumulative_time,
+    ),
+    Chart(
+        "timeline",
+        "Timeline: which picture was in work when",
+        "Each bar is a picture, from the begin of reading to the end of writing; a steeper rise is "
+        "a higher throughput. Below: how many pictures were in work at a time.",
+        plot_timeline,
+        height_inches=7,
+    ),
+    Chart(
+        "phases",
+        "Where the time of a picture goes",
+        "Fetch: read or download; process: proc_ms; store: write or upload. A cold start is the "
+        "first picture of a new worker.",
+        plot_phases,
+    ),
+    Chart(
+        "stability",
+        "Stability: did the speed change during the run?",
+        "Points: time against what was to be expected of the picture; line: running median. A line "
+        "that stays at 0 means a steady machine; dotted lines part the rounds.",
+        plot_stability,
+        height_inches=6,
+    ),
 )

@@ -1,6 +1,7 @@
 """Deleting what earlier runs left, here and in the buckets: only what they recorded as theirs."""
 
 import json
+import re
 import sys
 
 from lambda_function.cloud import Buckets
@@ -14,15 +15,31 @@ from lambda_function.metrics_log import (
     read_object,
 )
 from metrics.cloud_rows import MANIFESTS_PREFIX
-from metrics.files import CHART_NAMES, CHARTS, CLOUD_CSV, LOCAL_CSV, MERGED_CSV, RUN_JSON
+from metrics.files import (
+    CHART_NAMES,
+    CHARTS,
+    CLOUD_CSV,
+    CLOUD_OUTPUTS,
+    LOCAL_CSV,
+    MANIFEST_JSON,
+    MERGED_CSV,
+    PIXELS_CSV,
+    REPORT_HTML,
+    RUN_JSON,
+    SUMMARY_JSON,
+)
 from metrics.outputs import clear_outputs
+
+OWN_DOWNLOAD = re.compile(r"[0-9a-f]{64}\.jpg")  # see cloud_output_path in files.py
 
 
 def clean_local() -> None:
     """Delete the results and outputs of the run before."""
     clear_outputs()
     charts = [CHARTS / f"{name}.png" for name in CHART_NAMES]
-    for path in (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, RUN_JSON, *charts):
+    downloads = [path for path in CLOUD_OUTPUTS.glob("*.jpg") if OWN_DOWNLOAD.fullmatch(path.name)]
+    results = (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, SUMMARY_JSON, REPORT_HTML)
+    for path in (*results, MANIFEST_JSON, PIXELS_CSV, RUN_JSON, *charts, *downloads):
         path.unlink(missing_ok=True)
 
 
@@ -50,7 +67,7 @@ def clean_cloud(s3, buckets: Buckets) -> None:
 
 
 def read_manifest(data: bytes) -> tuple[str, list[str]]:
-    """The run id and the image keys of a manifest; see put_manifest in upload_images_s3.py."""
+    """The run id and the image keys of a manifest; see manifest_bytes in dataset.py."""
     manifest = json.loads(data)
     return manifest["run_id"], [picture["image_key"] for picture in manifest["pictures"]]
 

@@ -4,12 +4,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
+from lambda_function.handler import PROCESSED_PREFIX
+from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
     CSV_KEY,
     HEADER,
+    PARALLEL_READS,
     MetricRow,
     MetricsLogError,
     RowId,
@@ -19,6 +23,7 @@ from lambda_function.metrics_log import (
     read_object,
     rows_of_csv,
 )
+from metrics.files import cloud_output_path, write_whole
 from metrics.script import UserError
 
 MANIFESTS_PREFIX = "metrics/manifests/"
@@ -32,12 +37,14 @@ def default_timeout_s(pictures: int) -> float:
     return 120 + pictures
 
 
-def wait_for_rows(s3, bucket: str, expected: set[RowId], timeout_s: float) -> list[MetricRow]:
+def wait_for_rows(
+    s3, bucket: str, expected: set[RowId], timeout_s: float, allow_partial: bool = False
+) -> list[MetricRow]:
     """The rows of all `expected` pictures, once each has one.
 
     When rows stop coming although some wait to be appended (the function that was appending died),
-    and before giving up, they are appended from here. Raises UserError that names the missing
-    after `timeout_s`.
+    and before giving up, they are appended from here. After `timeout_s`, raises UserError that
+    names the missing; with `allow_partial` says so on stderr and returns what there is.
     """
     found: dict[RowId, MetricRow] = {}
     end = time.monotonic() + timeout_s
@@ -54,7 +61,11 @@ def wait_for_rows(s3, bucket: str, expected: set[RowId], timeout_s: float) -> li
             if len(found) == len(expected):
                 return list(found.values())
             if gave_last_chance:
-                raise UserError(missing_message(expected - found.keys(), len(expected), timeout_s))
+                message = missing_message(expected - found.keys(), len(expected), timeout_s)
+                if not allow_partial:
+                    raise UserError(message)
+                print(f"going on: {message}", file=sys.stderr)
+                return list(found.values())
             gave_last_chance = left_s == 0
             if news:
                 last_news = time.monotonic()
@@ -122,3 +133,15 @@ def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
     for other, count in Counter(row.run_id for row in rows if row.run_id != run_id).items():
         print(f"left out {count} rows of another run, {other}", file=sys.stderr)
     return [row for row in rows if row.run_id == run_id]
+
+
+def download_outputs(s3, bucket: str, image_keys: list[str]) -> None:
+    """Put the cloud outputs of these pictures where same_work.py looks for them."""
+
+    def download(image_key: str) -> None:
+        stored = read_object(s3, bucket, PROCESSED_PREFIX + output_name(image_key))
+        if stored is not None:  # else it is not at hand, which the judgement allows for
+            write_whole(cloud_output_path(image_key), stored.data)
+
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        list(pool.map(download, image_keys))

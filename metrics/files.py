@@ -1,25 +1,27 @@
 """Where each file of the project lives, and how one is written whole."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+RESULTS = PROJECT / "metrics"
 
 IMAGES = PROJECT / "images_to_upload"
 OUTPUT_LOCAL = PROJECT / "onprem_images" / "output_local"
 LOCAL_CSV = PROJECT / "onprem_images" / "metrics" / "local_metrics.csv"
 OUTPUTS_JSON = PROJECT / "onprem_images" / "metrics" / "outputs.json"
-CLOUD_CSV = PROJECT / "metrics" / "lambda_metrics.csv"
-MERGED_CSV = PROJECT / "metrics" / "merged_metrics.csv"
-RUN_JSON = PROJECT / "metrics" / "run.json"
-MANIFEST_JSON = PROJECT / "metrics" / "manifest.json"
-PIXELS_CSV = PROJECT / "metrics" / "pixel_differences.csv"
-CLOUD_OUTPUTS = PROJECT / "metrics" / "cloud_outputs"
-SUMMARY_JSON = PROJECT / "metrics" / "summary.json"
-REPORT_HTML = PROJECT / "metrics" / "report.html"
-CHARTS = PROJECT / "metrics" / "charts"
+CLOUD_CSV = RESULTS / "lambda_metrics.csv"
+MERGED_CSV = RESULTS / "merged_metrics.csv"
+RUN_JSON = RESULTS / "run.json"
+MANIFEST_JSON = RESULTS / "manifest.json"
+PIXELS_CSV = RESULTS / "pixel_differences.csv"
+CLOUD_OUTPUTS = RESULTS / "cloud_outputs"
+SUMMARY_JSON = RESULTS / "summary.json"
+REPORT_HTML = RESULTS / "report.html"
+CHARTS = RESULTS / "charts"
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
     *("coverage", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
@@ -45,6 +47,11 @@ def _umask() -> int:
     current = os.umask(0o022)
     os.umask(current)
     return current
+
+
+def cloud_output_path(image_key: str) -> Path:
+    """Of a downloaded output. A hash: a key that comes back from a bucket may lead anywhere."""
+    return CLOUD_OUTPUTS / f"{hashlib.sha256(image_key.encode()).hexdigest()}.jpg"
 
 
 def shown(path: Path) -> str:

@@ -121,20 +121,8 @@ def _counts_by_round(arm: str, expected, counted, missing, duplicate) -> pd.Data
     return counts
 
 
-def manifest_bytes(run_id: str, rounds: int, pictures: list) -> bytes:
-    """The manifest as JSON; `pictures` have image_key, size and sha256."""
-    content = {
-        "run_id": run_id,
-        "rounds": rounds,
-        "pictures": [
-            {"image_key": p.image_key, "size": p.size, "sha256": p.sha256} for p in pictures
-        ],
-    }
-    return json.dumps(content, ensure_ascii=False).encode()
-
-
 def parse_manifest(data: bytes) -> Manifest:
-    """Raises ValueError, KeyError or TypeError when `data` is no manifest."""
+    """Of what manifest_bytes in dataset.py writes; else ValueError, KeyError or TypeError."""
     content = json.loads(data)
     pictures = pd.DataFrame(content["pictures"], columns=["image_key", "size", "sha256"])
     if not isinstance(content["run_id"], str):

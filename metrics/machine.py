@@ -4,13 +4,21 @@ import os
 import platform
 import subprocess
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from metrics.files import PROJECT
 
-PACKAGES = ("Pillow", "boto3", "pandas", "matplotlib", "numpy", "moto", "awslambdaric")
+PACKAGES = (
+    *("Pillow", "boto3", "pandas", "matplotlib", "numpy", "scipy", "Jinja2"),
+    *("moto", "awslambdaric"),
+)
+CGROUPS = (  # where a container sees its own CPU quota: file, key and unit of cgroup v2 and v1
+    ("/sys/fs/cgroup/cpu.stat", "throttled_usec", 1e3),
+    ("/sys/fs/cgroup/cpu/cpu.stat", "throttled_time", 1e6),
+)
 
 
 def available_cpus() -> int:
@@ -70,3 +78,54 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+@dataclass(frozen=True)
+class CpuCounters:
+    """What kept this machine's processors from working at full speed, counted since it started.
+
+    0 where the system does not tell (it is no Linux, or has no such sensor).
+    """
+
+    total_ticks: int
+    stolen_ticks: int
+    quota_throttled_ms: float
+    thermal_throttles: int
+
+    @classmethod
+    def now(cls) -> "CpuCounters":
+        ticks = [int(text) for text in _read("/proc/stat").partition("\n")[0].split()[1:]]
+        thermal = Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_throttle_count")
+        return cls(
+            total_ticks=sum(ticks[:8]),  # the guests' time that follows is part of user and nice
+            stolen_ticks=ticks[7] if len(ticks) > 7 else 0,
+            quota_throttled_ms=_quota_throttled_ms(),
+            thermal_throttles=sum(int(_read(path) or 0) for path in thermal),
+        )
+
+    def since(self, before: "CpuCounters") -> dict[str, float]:
+        """What happened between two moments, for the run record."""
+        total = self.total_ticks - before.total_ticks
+        stolen = self.stolen_ticks - before.stolen_ticks
+        throttled_ms = self.quota_throttled_ms - before.quota_throttled_ms
+        return {
+            "steal_share": round(stolen / total, 4) if total > 0 else 0.0,
+            "quota_throttled_ms": round(throttled_ms, 1),
+            "thermal_throttles": self.thermal_throttles - before.thermal_throttles,
+        }
+
+
+def _quota_throttled_ms() -> float:
+    for path, key, per_ms in CGROUPS:
+        for line in _read(path).splitlines():
+            name, _, value = line.partition(" ")
+            if name == key:
+                return int(value) / per_ms
+    return 0.0
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lambda_function.metrics_log import utc_now
 from metrics.files import RUN_JSON, write_whole
-from metrics.machine import describe
+from metrics.machine import CpuCounters, describe
 
 
 class RunRecord:
@@ -26,16 +26,23 @@ class RunRecord:
         }
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Record when the step begins and ends, and whether it failed."""
+    def step(self, name: str, number: int = 1, of: int = 1) -> Iterator[None]:
+        """Record when the step begins and ends, whether it failed, and what slowed the machine.
+
+        With `number` when it is one of several passes.
+        """
         entry = {"step": name, "start": utc_now(), "end": None, "status": "failed"}
+        if of > 1:
+            entry["round"] = number
+            name += f" ({number} of {of})"
         self._content["steps"].append(entry)
-        start = time.monotonic()
+        start, counters = time.monotonic(), CpuCounters.now()
         try:
             yield
             entry["status"] = "done"
         finally:
             entry["end"] = utc_now()
+            entry["machine"] = CpuCounters.now().since(counters)
             self._write()
         print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
 

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import pandas as pd
 from PIL import Image
 
 from lambda_function.image_transform import output_name
-from metrics.files import CLOUD_OUTPUTS, OUTPUT_LOCAL
+from metrics.files import CLOUD_OUTPUTS, OUTPUT_LOCAL, cloud_output_path
 from metrics.outputs import is_inside
 
 # Measured on the sample set: when one value in twenty is rounded the other way before encoding,
@@ -45,6 +46,8 @@ class PixelDifference:
         return self.psnr_db >= LEAST_PSNR_DB and self.largest <= LARGEST_DIFFERENCE
 
 
+# The output of an arm (its source, an image key, the output's hash) as JPEG, if it is at hand.
+Outputs = Callable[[str, str, str], bytes | None]
 # By the hashes of both outputs: a measurement is about those bytes, whatever the picture's name.
 PixelDifferences = dict[tuple[str, str], PixelDifference]
 
@@ -62,16 +65,14 @@ def classify(pairs: pd.DataFrame, arms: tuple[str, str], pixels: PixelDifference
     return state
 
 
-def measure_pixels(pairs: pd.DataFrame) -> PixelDifferences:
-    """Pixel differences of the on-prem and cloud outputs that are at hand and not identical."""
+def measure_pixels(pairs: pd.DataFrame, outputs: Outputs) -> PixelDifferences:
+    """Pixel differences of the on-prem and cloud outputs of `pairs` that are both at hand."""
     found = {}
     hashes = pairs[["image_key", "output_sha256_on_prem", "output_sha256_cloud"]]
     for key, first, second in hashes.itertuples(index=False):
-        if first == second or (first, second) in found:
-            continue
-        outputs = on_prem_output(key, first), cloud_output(key, second)
-        if None not in outputs:
-            found[first, second] = compare_pixels(*outputs)
+        both = outputs("on_prem", key, first), outputs("cloud", key, second)
+        if None not in both:
+            found[first, second] = compare_pixels(*both)
     return found
 
 
@@ -90,19 +91,11 @@ def compare_pixels(first: bytes, second: bytes) -> PixelDifference:
     return PixelDifference(round(psnr_db, 2), int(difference.max()))
 
 
-def on_prem_output(image_key: str, sha256: str) -> bytes | None:
-    """The on-prem output of a picture, if the file is there and still is what the row tells of."""
+def output_at_hand(source: str, image_key: str, sha256: str) -> bytes | None:
+    """An arm's output of a picture, if the file is here and still is what its row tells of."""
+    if source == "cloud":
+        return _read(cloud_output_path(image_key), sha256, CLOUD_OUTPUTS)
     return _read(OUTPUT_LOCAL / output_name(image_key), sha256, OUTPUT_LOCAL)
-
-
-def cloud_output(image_key: str, sha256: str) -> bytes | None:
-    """The downloaded cloud output of a picture, likewise."""
-    return _read(cloud_output_path(image_key), sha256, CLOUD_OUTPUTS)
-
-
-def cloud_output_path(image_key: str) -> Path:
-    """Named by a hash: keys that come back from a bucket may lead anywhere."""
-    return CLOUD_OUTPUTS / f"{hashlib.sha256(image_key.encode()).hexdigest()}.jpg"
 
 
 def _read(path: Path, sha256: str, folder: Path) -> bytes | None:

@@ -88,8 +88,9 @@ class Comparison:
 
     `rows` are those that count, by arm name, with `begin_s` (seconds since 1970). `merged` has a
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
-    `_` and its name, and `same_work` is one of STATES. `per_picture`, `per_picture_cpu` and
-    `whole_job` are B / A of proc_ms, cpu_ms and makespan; None where nothing can be said.
+    `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
+    `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
+    where nothing can be said.
     """
 
     arms: tuple[Arm, Arm]
@@ -149,8 +150,10 @@ def compare(
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
     merged = _join(rows, names)
     ok = [merged[f"status_{arm}"] == "ok" for arm in names]
-    pairs = merged[ok[0] & ok[1]]
-    pairs = pairs.assign(same_work=classify(pairs, names, pixels or {}))
+    is_pair = ok[0] & ok[1]
+    merged["same_work"] = ""
+    merged.loc[is_pair, "same_work"] = classify(merged[is_pair], names, pixels or {})
+    pairs = merged[is_pair]
     gaps, void = _gaps(ledger, arms)
     problems = [
         *void,
@@ -202,9 +205,9 @@ def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame
     first, second = (rows[name].drop(columns="begin_s") for name in names)
     suffixes = tuple(f"_{name}" for name in names)
     merged = first.merge(second, on=JOIN, how="outer", suffixes=suffixes, validate="one_to_one")
-    for name in names:
-        column = f"arm_has_row_{name}"
-        merged[column] = merged[f"source_{name}"].notna()
+    has_first, has_second = (merged[f"source_{name}"].notna() for name in names)
+    alone = np.where(has_first, names[0], names[1])
+    merged["arms"] = pd.Categorical(np.where(has_first & has_second, "both", alone))
     return merged
 
 
@@ -265,7 +268,7 @@ def _different_work(
             keys = names_of(rows)
             problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}", keys))
 
-    both = merged[merged[f"arm_has_row_{a}"] & merged[f"arm_has_row_{b}"]]
+    both = merged[merged["arms"] == "both"]
     failed = both[(both[f"status_{a}"] != "ok") | (both[f"status_{b}"] != "ok")]
     note(failed[_outcome(failed, a) != _outcome(failed, b)], "the arms differ in success or error")
     note(both[both[f"orig_size_{a}"] != both[f"orig_size_{b}"]], "the input differs in size")
@@ -399,8 +402,8 @@ def _warnings(comparison: Comparison) -> list[Finding]:
         warm = comparison.ratio_without_cold
         if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):
             text = (
-                f"cold starts count: without them the ratio is {warm:.3g}, "
-                f"with them {estimate.ratio:.3g}"
+                f"cold starts count: without them the ratio is {warm:.2f}, "
+                f"with them {estimate.ratio:.2f}"
             )
             found.append(Finding(text, advice="more rounds make them rarer"))
     return found + warnings_of_machine(comparison.record)

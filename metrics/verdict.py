@@ -82,17 +82,24 @@ def where(comparison: Comparison) -> str:
 
 def _winner(comparison: Comparison, estimate: RatioEstimate) -> tuple[str, tuple[str, str, str]]:
     """The faster arm, and how many times faster: estimate, low, high."""
+    winner = comparison.first if estimate.ratio > 1 else comparison.second
+    return winner.label, _digits(*_at_least_1(estimate))
+
+
+def _at_least_1(estimate: RatioEstimate) -> tuple[float, float, float]:
+    """Estimate, low and high of the ratio or of its inverse, whichever is above 1."""
     if estimate.ratio > 1:
-        return comparison.first.label, _digits(estimate.ratio, estimate.low, estimate.high)
-    inverse = (1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low)
-    return comparison.second.label, _digits(*inverse)
+        return estimate.ratio, estimate.low, estimate.high
+    return 1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low
 
 
-def _digits(*numbers: float) -> tuple[str, ...]:
-    """Rounded alike, finely enough to tell the ends of the interval from each other and from 1."""
-    gap = min(abs(numbers[-1] - numbers[-2]), *(abs(number - 1) or 1 for number in numbers))
-    decimals = min(max(2, math.ceil(-math.log10(gap or 1)) + 1), 5)
-    return tuple(f"{number:.{decimals}f}" for number in numbers)
+def _digits(ratio: float, low: float, high: float) -> tuple[str, str, str]:
+    """Rounded alike, finely enough to tell the ends from each other, and from 1 if it is outside."""
+    gap = high - low
+    if not low <= 1 <= high:
+        gap = min(gap or 1, abs(low - 1), abs(high - 1))
+    decimals = min(max(2, math.ceil(-math.log10(gap or 1))), 5)
+    return f"{ratio:.{decimals}f}", f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
 def _ci(numbers: tuple[str, str, str]) -> str:
@@ -111,6 +118,19 @@ def _no_difference(estimate: RatioEstimate, basis: str) -> str:
         f"difference of {difference(estimate.detectable_difference)} or more; "
         f"--rounds {more.rounds} would see {difference(more.detectable_difference)}"
     )
+
+
+def in_words(estimate: RatioEstimate, below: str, above: str, than: str) -> str:
+    """Of a ratio alone: `1.83x slower than before (95% CI ...)`, or that nobody can tell."""
+    basis = f", {counted(estimate.pictures, 'picture')}{_allowance(estimate)}"
+    if estimate.includes_1:
+        return (
+            f"cannot tell whether it is {below} or {above} {than} (ratio "
+            f"{_interval(estimate)}{basis})"
+        )
+    turned = _digits(*_at_least_1(estimate))
+    side = above if estimate.ratio > 1 else below
+    return f"{turned[0]}x {side} {than} ({_ci(turned)}{basis})"
 
 
 def difference(part: float) -> str:
@@ -157,6 +177,23 @@ def table(comparison: Comparison) -> str:
         "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
     }
     return pd.DataFrame(columns).to_string(index=False)
+
+
+def ratio_line(comparison: Comparison) -> str:
+    """The ratios of the pairs in one line; empty when there is none."""
+    ratios, estimate = comparison.ratios, comparison.per_picture
+    if estimate is None:
+        return ""
+    return (
+        f"{comparison.second.name}/{comparison.first.name} time per picture: geometric mean "
+        f"{_interval(estimate)}, paired test {p_text(estimate.p_value)}; "
+        f"ratios from {ratios.min():.3f} to {ratios.max():.3f}, median {ratios.median():.3f}"
+    )
+
+
+def p_text(p: float) -> str:
+    """As statisticians write it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def ledger_line(comparison: Comparison) -> str:

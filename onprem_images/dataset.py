@@ -6,6 +6,7 @@ out unseen. Links are followed.
 """
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lambda_function.image_transform import output_name
-from metrics.files import IMAGES, shown
+from metrics.files import IMAGES, MANIFEST_JSON, shown, write_whole
 from metrics.script import UserError
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
@@ -143,3 +144,20 @@ def fingerprint(pictures: list[Picture]) -> str:
     """One hash of all keys and contents: equal for equal data sets, in any order of listing."""
     lines = sorted(f"{picture.sha256} {picture.image_key}\n" for picture in pictures)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_manifest(run_id: str, rounds: int, pictures: list[Picture]) -> None:
+    """Write down, before a run begins, what it is about."""
+    write_whole(MANIFEST_JSON, manifest_bytes(run_id, rounds, pictures))
+
+
+def manifest_bytes(run_id: str, rounds: int, pictures: list[Picture]) -> bytes:
+    """What a run is about, as JSON: the ledger holds the rows against it, cleaning goes by it."""
+    content = {
+        "run_id": run_id,
+        "rounds": rounds,
+        "pictures": [
+            {"image_key": p.image_key, "size": p.size, "sha256": p.sha256} for p in pictures
+        ],
+    }
+    return json.dumps(content, ensure_ascii=False).encode()

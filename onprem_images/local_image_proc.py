@@ -1,10 +1,10 @@
 """The on-prem arm: every picture of images_to_upload/ through the transform on this machine.
 
-Writes onprem_images/output_local/ and, whole, onprem_images/metrics/local_metrics.csv. Each worker
-process is warmed up before the first timed picture.
+Writes onprem_images/output_local/, onprem_images/metrics/local_metrics.csv and the run's manifest,
+metrics/manifest.json. Each worker process is warmed up before the first timed picture.
 
     python onprem_images/local_image_proc.py
-    python onprem_images/local_image_proc.py --images ~/photos --workers 4
+    python onprem_images/local_image_proc.py --images ~/photos --workers 4 --rounds 2
 """
 
 import sys
@@ -26,7 +26,7 @@ from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
 from metrics.outputs import clear_outputs, record_outputs
 from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
-from onprem_images.dataset import Picture, load_pictures
+from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
 from onprem_images.worker_pool import worker_pool
 
 
@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
     add_workers_argument(parser)
+    parser.add_argument(
+        "--rounds", type=positive_int, default=1, help="passes over all pictures, one row for each"
+    )
     return run_script(run, parser.parse_args(argv))
 
 
@@ -48,47 +51,56 @@ def add_workers_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures = load_pictures(args.images)
-    rows = process_on_prem(pictures, args.run_id or new_run_id(), args.workers)
+    pictures, run_id = load_pictures(args.images), args.run_id or new_run_id()
+    write_manifest(run_id, args.rounds, pictures)
+    rows = []
+    for number in range(1, args.rounds + 1):
+        rows += process_on_prem(pictures, run_id, args.workers, number)
     failed = [row for row in rows if row.status == "error"]
     for row in failed:
         print(f"{row.image_key!r}: {row.error}", file=sys.stderr)
-    print(f"on-prem: {len(rows)} pictures, {len(failed)} failed, run {rows[0].run_id}")
+    passes = "" if args.rounds == 1 else f" x {args.rounds} rounds"
+    print(f"on-prem: {len(pictures)} pictures{passes}, {len(failed)} failed, run {run_id}")
     print(shown(LOCAL_CSV))
     return DONE
 
 
-def process_on_prem(pictures: list[Picture], run_id: str, workers: int) -> list[MetricRow]:
-    """One row for each picture, in the order in which they were begun; also written to LOCAL_CSV.
+def process_on_prem(
+    pictures: list[Picture], run_id: str, workers: int, round_number: int = 1
+) -> list[MetricRow]:
+    """One pass: a row for each picture, in the order in which they were begun.
 
-    Replaces the outputs and the rows of the run before. Raises UserError when a worker dies.
+    The rows are also added to LOCAL_CSV. Round 1 replaces the outputs and the rows of the run
+    before. Raises UserError when a worker dies.
     """
-    clear_outputs()
-    LOCAL_CSV.unlink(missing_ok=True)
-    record_outputs([output_name(picture.image_key) for picture in pictures])
-    rows = []
+    if round_number == 1:
+        clear_outputs()
+        LOCAL_CSV.unlink(missing_ok=True)
+        record_outputs([output_name(picture.image_key) for picture in pictures])
+    order, rows = order_of_pass(pictures, round_number), []
     with (
         worker_pool(min(workers, len(pictures)), warm_up) as pool,
         tqdm(total=len(pictures), desc="on-prem", unit="picture", disable=None) as bar,
     ):
-        tasks = {pool.submit(process_picture, picture, run_id): picture for picture in pictures}
+        tasks = [pool.submit(process_picture, picture, run_id, round_number) for picture in order]
         try:
             for task in as_completed(tasks):
                 rows.append(task.result())
                 bar.update()
         except BrokenProcessPool:
             done = {row.image_key for row in rows}
-            under_way = [p.image_key for p in pictures if p.image_key not in done][: 2 * workers]
+            under_way = [p.image_key for p in order if p.image_key not in done][: 2 * workers]
             raise UserError(
                 "an on-prem worker died (out of memory?); the picture is one of: "
                 + ", ".join(map(repr, under_way))
             ) from None
     rows.sort(key=lambda row: (row.timestamp, row.image_key))
-    write_whole(LOCAL_CSV, (HEADER + rows_to_csv(rows)).encode())
+    earlier = LOCAL_CSV.read_bytes() if round_number > 1 else HEADER.encode()
+    write_whole(LOCAL_CSV, earlier + rows_to_csv(rows).encode())
     return rows
 
 
-def process_picture(picture: Picture, run_id: str) -> MetricRow:
+def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricRow:
     """The row of one picture, whose output is written. Runs in a worker."""
     timestamp = utc_now()
     store_ms = 0.0
@@ -109,7 +121,7 @@ def process_picture(picture: Picture, run_id: str) -> MetricRow:
         orig_size=len(data),
         source="on_prem",
         run_id=run_id,
-        round=1,
+        round=round_number,
         fetch_ms=fetch_ms,
         store_ms=store_ms,
         cold_start=False,  # warmed up before the first picture

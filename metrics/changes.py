@@ -1,0 +1,75 @@
+"""What changed between two runs: each arm against itself, data set, outputs and machine."""
+
+import numpy as np
+import pandas as pd
+
+from metrics.findings import Finding, counted
+from metrics.interval import DRIFT_ALLOWANCE, estimate_ratio
+from metrics.summary import ARMS, Arm
+from metrics.verdict import in_words
+
+
+def describe_changes(
+    before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], records: tuple[dict, dict]
+) -> list[str]:
+    """One line for each change. Rows are by source, of one run each; `records` are the run.json
+    of the run before and of this one, empty where there is none."""
+    lines = []
+    for arm in ARMS:
+        if arm.name in before and arm.name in after:
+            lines += _of_arm(arm, before[arm.name], after[arm.name])
+    return lines + _of_record(*records)
+
+
+def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    old, new = (_by_picture(rows) for rows in (before, after))
+    both = old.index.intersection(new.index)
+    lines = []
+    if len(both):
+        logs = (new.loc[both, "log_ms"] - old.loc[both, "log_ms"]).to_numpy()
+        # Rounds do not help here: all of one run lie before all of the other.
+        estimate = estimate_ratio(logs[:, None], DRIFT_ALLOWANCE)
+        lines.append(f"{arm.label}: {in_words(estimate, 'faster', 'slower', 'than before')}")
+        same = old.loc[both, "output_sha256"] == new.loc[both, "output_sha256"]
+        if not same.all():
+            keys = list(same.index[~same])
+            lines.append(str(Finding(f"{arm.label}: other outputs than before", keys)))
+    for rows, others, when in (
+        (new, old, "in this run only"),
+        (old, new, "in the run before only"),
+    ):
+        if keys := list(rows.index.difference(others.index)):
+            text = f"{arm.label}: {counted(len(keys), 'picture')} {when}"
+            lines.append(str(Finding(text, keys)))
+    return lines
+
+
+def _by_picture(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean log time over the rounds, and the output of the first, of pictures that were done."""
+    done = rows[rows["status"] == "ok"]
+    by_key = done.assign(log_ms=np.log(done["proc_ms"])).groupby("image_key", sort=False)
+    return by_key.agg(log_ms=("log_ms", "mean"), output_sha256=("output_sha256", "first"))
+
+
+def _of_record(before: dict, after: dict) -> list[str]:
+    old, new = (
+        _flat({key: record.get(key) for key in ("environment", "data_set", "cloud")})
+        for record in (before, after)
+    )
+    if not before or not after:
+        return []
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(content: object, name: str = "") -> dict[str, object]:
+    """Nested dicts as one, with dotted names."""
+    if not isinstance(content, dict):
+        return {name: content}
+    parts = {}
+    for key, value in content.items():
+        parts |= _flat(value, f"{name}.{key}" if name else str(key))
+    return parts

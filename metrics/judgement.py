@@ -1,0 +1,213 @@
+"""From the evidence of a run to everything that is printed and written about it."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from metrics.bundle import Choices, Evidence, pack, unpack
+from metrics.changes import describe_changes
+from metrics.charts import CHARTS, DARK, LIGHT, chart_png
+from metrics.files import (
+    MERGED_CSV,
+    PIXELS_CSV,
+    REPORT_HTML,
+    RUN_JSON,
+    SUMMARY_JSON,
+    shown,
+    write_whole,
+)
+from metrics.ledger import Manifest, read_manifest
+from metrics.report import ReportChart, render_report, slowest_pictures
+from metrics.rounds import split_passes
+from metrics.rows import read_rows
+from metrics.same_work import (
+    PixelDifferences,
+    measure_pixels,
+    output_at_hand,
+    pixels_from_csv,
+    pixels_to_csv,
+)
+from metrics.script import DONE, FAILED, UserError
+from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
+from metrics.summary_json import summary_bytes
+from metrics.verdict import (
+    ledger_line,
+    ratio_line,
+    same_work_line,
+    table,
+    verdict_per_picture,
+    verdict_whole_job,
+)
+
+SLOWEST_SHOWN = 5
+
+# Brings the cloud outputs of these image keys to this machine.
+FetchOutputs = Callable[[list[str]], None]
+
+
+def evidence_here(
+    local_csv: Path, cloud_csv: Path, manifest: Path | None, choices: Choices
+) -> Evidence:
+    """What lies in this checkout's folders."""
+    pixels = pixels_from_csv(PIXELS_CSV.read_bytes()) if PIXELS_CSV.exists() else {}
+    return Evidence(
+        local_csv=local_csv,
+        cloud_csv=None if choices.aa else cloud_csv,
+        manifest=manifest,
+        run_json=RUN_JSON.read_bytes() if RUN_JSON.exists() else None,
+        outputs=output_at_hand,
+        pixels=pixels,
+        choices=choices,
+    )
+
+
+def judge(
+    evidence: Evidence,
+    folder: Path,
+    bundle: Path | None = None,
+    against: Path | None = None,
+    fetch_outputs: FetchOutputs | None = None,
+) -> int:
+    """Print all that follows from the evidence, and write it to `folder`; the exit code.
+
+    Outputs that are not here are fetched where there is a cloud to ask: of pictures whose outputs
+    differ, and of the slowest, which the report shows. Everything is written before it is printed.
+    """
+    comparison, pixels = compare_evidence(evidence, fetch_outputs)
+    if pixels is not evidence.pixels:
+        write_whole(folder / PIXELS_CSV.name, pixels_to_csv(pixels))
+    changes = changes_since(against, evidence) if against else []
+    used: dict[str, bytes] = {}
+
+    def outputs(source: str, image_key: str, sha256: str) -> bytes | None:
+        jpeg = evidence.outputs(source, image_key, sha256)
+        if jpeg is not None:
+            used[sha256] = jpeg
+        return jpeg
+
+    if fetch_outputs:
+        slowest = slowest_pictures(comparison, lambda *_: None, SLOWEST_SHOWN)
+        fetch_outputs([picture.image_key for picture in slowest])
+    written = write_results(comparison, folder, outputs, changes)
+    if bundle:
+        pack(bundle, evidence, pixels, used, written)
+        written.append(bundle)
+    print_summary(comparison, changes)
+    print(*map(shown, written), sep="\n")
+    return FAILED if comparison.problems else DONE
+
+
+def compare_evidence(
+    evidence: Evidence, fetch_outputs: FetchOutputs | None = None
+) -> tuple[Comparison, PixelDifferences]:
+    """The comparison, and what is known of the pixels of outputs that are not identical."""
+    manifest = read_manifest(evidence.manifest) if evidence.manifest else None
+    first = read_rows(evidence.local_csv, "on_prem")
+    if evidence.choices.aa:
+        first, second = split_passes(first)
+        manifest = manifest and _in_rounds_of_two(manifest)
+    else:
+        second = read_rows(evidence.cloud_csv, "cloud")
+    run_id = evidence.choices.run_id or (manifest.run_id if manifest else only_run(first))
+
+    def compare_with(pixels: PixelDifferences) -> Comparison:
+        return compare(
+            first,
+            second,
+            arms=ARMS_OF_AA if evidence.choices.aa else ARMS,
+            run_id=run_id,
+            manifest=manifest,
+            pixels=pixels,
+            allow_partial=evidence.choices.allow_partial,
+            record=record_of(evidence.run_json, run_id),
+        )
+
+    comparison = compare_with(evidence.pixels)
+    other = comparison.pairs[comparison.pairs["same_work"] == "different"]
+    if evidence.choices.aa or other.empty:
+        return comparison, evidence.pixels
+    if fetch_outputs:
+        fetch_outputs(list(other["image_key"].unique()))
+    if not (measured := measure_pixels(other, evidence.outputs)):
+        return comparison, evidence.pixels
+    pixels = evidence.pixels | measured
+    return compare_with(pixels), pixels
+
+
+def _in_rounds_of_two(manifest: Manifest) -> Manifest:
+    if manifest.rounds % 2:
+        raise UserError(
+            f"--aa needs an even number of on-prem passes, and the run has {manifest.rounds}; "
+            "use master_pipeline.py --aa, or local_image_proc.py --rounds 2"
+        )
+    return replace(manifest, rounds=manifest.rounds // 2)
+
+
+def record_of(run_json: bytes | None, run_id: str) -> dict:
+    """run.json, if it is about the run that is judged; else nothing is known of it."""
+    try:
+        record = json.loads(run_json or b"{}")
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) and record.get("run_id") == run_id else {}
+
+
+def changes_since(bundle: Path, evidence: Evidence) -> list[str]:
+    """What changed since the run in `bundle`."""
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+        old, _ = unpack(bundle, Path(folder))
+        (before, old_record), (after, record) = map(_rows_and_record, (old, evidence))
+        return describe_changes(before, after, (old_record, record))
+
+
+def _rows_and_record(evidence: Evidence) -> tuple[dict[str, pd.DataFrame], dict]:
+    """Rows of the run by source, and what is recorded of it."""
+    files = {"on_prem": evidence.local_csv, "cloud": evidence.cloud_csv}
+    rows = {source: read_rows(path, source) for source, path in files.items() if path}
+    run_id = evidence.choices.run_id or only_run(rows["on_prem"])
+    of_run = {source: part[part["run_id"] == run_id] for source, part in rows.items()}
+    return of_run, record_of(evidence.run_json, run_id)
+
+
+def write_results(
+    comparison: Comparison, folder: Path, outputs: Callable, changes: list[str]
+) -> list[Path]:
+    """The report, summary, merged rows and charts; returns the files."""
+    charts = [
+        ReportChart(
+            chart.name,
+            chart.title,
+            chart.how_to_read,
+            chart_png(comparison, chart, LIGHT),
+            chart_png(comparison, chart, DARK),
+        )
+        for chart in CHARTS
+    ]
+    slowest = slowest_pictures(comparison, outputs, SLOWEST_SHOWN)
+    files = {
+        REPORT_HTML.name: render_report(comparison, charts, slowest, changes).encode(),
+        SUMMARY_JSON.name: summary_bytes(comparison),
+        MERGED_CSV.name: comparison.merged.to_csv(index=False).encode(),
+    } | {f"charts/{chart.name}.png": chart.light_png for chart in charts}
+    for name, data in files.items():
+        write_whole(folder / name, data)
+    return [folder / name for name in files]
+
+
+def print_summary(comparison: Comparison, changes: list[str]) -> None:
+    """The judgement in a terminal: the last sentences are the answer."""
+    print(table(comparison))
+    print(f"\n{ledger_line(comparison)}\n{same_work_line(comparison)}")
+    if line := ratio_line(comparison):
+        print(line)
+    for kind, findings in (("problem", comparison.problems), ("warning", comparison.warnings)):
+        for finding in findings:
+            print(f"{kind}: {finding}")
+    for change in changes:
+        print(f"changed: {change}")
+    sentences = verdict_per_picture(comparison), verdict_whole_job(comparison)
+    print("\n" + "\n".join(filter(None, sentences)) + "\n")
