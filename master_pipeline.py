@@ -97,12 +97,7 @@ def compare_with_cloud(
     from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
     from metrics.rounds import first_arm_leads
     from onprem_images.local_image_proc import process_on_prem
-    from upload_images_s3 import (
-        check_conditional_writes,
-        check_run_is_new,
-        put_manifest,
-        upload_images,
-    )
+    from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
     def pass_on_prem(number: int) -> None:
         with record.step("on-prem", number, args.rounds):
@@ -125,7 +120,6 @@ def compare_with_cloud(
                 clean_cloud(s3, buckets)
         check_run_is_new(s3, buckets.output, run_id)
         write_manifest(run_id, args.rounds, pictures)
-        put_manifest(s3, buckets.output, run_id, args.rounds, pictures)
         for number in range(1, args.rounds + 1):
             passes = (pass_on_prem, pass_in_cloud)
             for run_pass in passes if first_arm_leads(number) else reversed(passes):

@@ -73,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
     run_id = args.run_id or run_id_of_local_rows() or new_run_id()
     s3 = make_client(cloud, "s3")
     check_conditional_writes(s3, buckets.output)
-    put_manifest(s3, buckets.output, run_id, args.round, pictures)
     upload_images(s3, buckets, pictures, run_id, args.round, args.parallel)
     print(f"uploaded {len(pictures)} pictures to s3://{buckets.input}/{INPUT_PREFIX}, run {run_id}")
     return DONE
@@ -101,6 +100,7 @@ def upload_images(
     parallel: int = PARALLEL_UPLOADS,
 ) -> None:
     """Upload all that can be; raises UserError when some can not, after naming each on stderr."""
+    put_manifest(s3, buckets.output, run_id, round_number, pictures)
     failures = []
     with (
         progress_in_bytes(pictures) as bar,
@@ -175,7 +175,7 @@ def manifest_key(run_id: str) -> str:
 
 
 def put_manifest(s3, bucket: str, run_id: str, rounds: int, pictures: list[Picture]) -> None:
-    """Record what the run uploads: later runs clean by it, and nothing else."""
+    """Record what the run uploads, in so many rounds by now: later runs clean by it alone."""
     s3.put_object(
         Bucket=bucket,
         Key=manifest_key(run_id),

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cbook import boxplot_stats
 from matplotlib.collections import PolyCollection
@@ -35,6 +36,7 @@ from metrics.stability import NEIGHBOURS, residuals
 from metrics.summary import PHASES, Comparison
 
 COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermilion: first arm, second arm
+EQUAL_GREY = "#808080"  # a picture that took as long in both
 MARKERS = ("o", "^")
 LINES = ("-", "--")
 # How much of an arm's colour a part of its bar has (the rest is background), and its hatch.
@@ -54,19 +56,19 @@ DPI = 120
 MARGIN = 0.02  # of the figure's width, beside its texts
 HEAD_INCHES = 0.68  # title and two lines of subtitle
 LINE_INCHES = 0.165  # of the foot
-SUBTITLE_CHARACTERS = 100
-FOOT_CHARACTERS = 112
-LABEL_CHARACTERS = 28
+SUBTITLE_CHARACTERS = 115
+FOOT_CHARACTERS = 130
+LABEL_CHARACTERS = 24
 SMALL = 9  # points
 
 MOST_POINTS = 20_000
 MOST_OUTLIERS = 1_000
 MOST_BARS = 2_000
-MOST_HATCHED = 60
+MOST_HATCHED = 24
 MOST_WHISKERS = 60
 MOST_ROUNDS = 6
 MOST_SEPARATORS = 50
-TIME_SLICES = 240
+TIME_SLICES = 160
 TICKS_OF_RATIOS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5)
 TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit in (1, 2, 5))
 
@@ -144,7 +146,7 @@ def add_head(figure: Figure, comparison: Comparison, title: str, theme: Theme) -
 
 def add_foot(figure: Figure, text: str, theme: Theme) -> int:
     """Returns the number of lines."""
-    lines = textwrap.wrap(text, FOOT_CHARACTERS)
+    lines = textwrap.wrap(text, FOOT_CHARACTERS, break_on_hyphens=False)
     bottom = 0.075 / figure.get_figheight()
     figure.text(MARGIN, bottom, "\n".join(lines), fontsize=8.5, color=theme.muted, va="bottom")
     return len(lines)
@@ -231,10 +233,14 @@ def ratio_texts(estimate: RatioEstimate) -> tuple[str, str]:
     width = estimate.high - estimate.low
     decimals = min(max(2, math.ceil(-math.log10(width)) + 1), 5) if width > 0 else 2
     ratio, low, high = (f"{x:,.{decimals}f}" for x in (estimate.ratio, estimate.low, estimate.high))
-    drift = ""
-    if estimate.allowance != 1:
-        drift = f", widened by {estimate.allowance - 1:.0%} for drift between the passes"
-    return ratio, f"{CONFIDENCE:.0%} interval {low} to {high}{drift}"
+    return ratio, f"{CONFIDENCE:.0%} interval {low} to {high}"
+
+
+def allowance_note(estimate: RatioEstimate | None) -> list[str]:
+    if estimate is None or estimate.allowance == 1:
+        return []
+    wider = f"{estimate.allowance - 1:.0%}"
+    return [f"One round: the interval is widened by {wider} for drift between the passes."]
 
 
 # --- axes ---------------------------------------------------------------------------------------
@@ -254,19 +260,26 @@ def style(axes: Axes, theme: Theme, grid: str = "y") -> Axes:
     return axes
 
 
-def add_legend(axes: Axes, theme: Theme, handles: list | None = None, side: str = "left") -> None:
-    """Above the axes, where it hides no data."""
+def add_legend(
+    axes: Axes, theme: Theme, columns: int = 2, bottom: float = 1, **options: object
+) -> None:
+    """Above the axes, where it hides no data; `bottom` in heights of the axes."""
     legend = axes.legend(
-        handles=handles,
-        loc=f"lower {side}",
-        bbox_to_anchor=(0 if side == "left" else 1, 1),
-        ncols=2 if handles is None else len(handles),
+        loc="lower left",
+        bbox_to_anchor=(0, bottom),
+        ncols=columns,
         frameon=False,
         fontsize=SMALL,
         labelcolor=theme.text,
+        **options,
     )
     for handle in legend.legend_handles:
-        handle.set_alpha(1)
+        if not isinstance(handle, Patch):  # a band is as pale as in the chart
+            handle.set_alpha(1)
+
+
+def whole_numbers(axis: Axis, ticks: int | str = "auto") -> None:
+    axis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
 
 
 def add_title(axes: Axes, text: str, theme: Theme) -> None:
@@ -295,9 +308,9 @@ def fill_of(kind: str, colour: str, theme: Theme) -> dict[str, object]:
     return {"facecolor": tuple(face), "edgecolor": colour, "hatch": hatch}
 
 
-def kinds_legend(axes: Axes, kinds: tuple[str, ...], theme: Theme, side: str = "left") -> None:
+def kinds_legend(axes: Axes, kinds: tuple[str, ...], theme: Theme, bottom: float = 1) -> None:
     patches = [Patch(**fill_of(kind, theme.muted, theme), label=kind) for kind in kinds]
-    add_legend(axes, theme, patches, side)
+    add_legend(axes, theme, len(kinds), bottom, handles=patches)
 
 
 def stacked_bars(
@@ -321,7 +334,7 @@ def stacked_bars(
     axes.set_yticks([])
     axes.set_ylim(len(bars) - 0.6, -0.75)
     axes.spines["left"].set_visible(False)
-    axes.set_xlim(0, max((sum(parts.values()) for *_, parts in bars), default=0) or 1)
+    axes.set_xlim(0, 1.02 * max((sum(parts.values()) for *_, parts in bars), default=0) or 1)
     axes.set_xlabel(label)
 
 
@@ -361,12 +374,13 @@ def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[
         )
     axes.set_xticks([0, 1], [look.label for look in arms])
     axes.set_xlim(-0.6, 1.6)
-    if comparison.per_picture and not comparison.problems:
-        ratio, interval = ratio_texts(comparison.per_picture)
-        between = f"{comparison.second.label} / {comparison.first.label}"
-        add_title(axes, f"ratio {between}: {ratio} ({interval})", theme)
     finish_times(axes, comparison, "mean time per picture (ms)", theme)
-    return []
+    if comparison.problems or comparison.per_picture is None:
+        return []
+    ratio, interval = ratio_texts(comparison.per_picture)
+    between = f"{comparison.second.label} / {comparison.first.label}"
+    add_title(axes, f"ratio of times, {between}: {ratio} ({interval})", theme)
+    return allowance_note(comparison.per_picture)
 
 
 def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
@@ -380,7 +394,7 @@ def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
         beyond = max(beyond, len(outliers))
         box["fliers"] = outliers[evenly_spaced(len(outliers), MOST_OUTLIERS)]
         line = {"color": look.colour, "linewidth": 1.5}
-        dots = {"markersize": 4, "alpha": 0.6, "markeredgewidth": 0}
+        dots = {"markersize": 5, "alpha": 0.6, "markeredgewidth": 0}
         axes.bxp(
             [box],
             positions=[place],
@@ -423,7 +437,7 @@ def plot_size_vs_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
 
 def opacity(points: int) -> float:
     """Of each of so many points, so that dense places look dense."""
-    return 0.8 if points <= 200 else 0.3 if points <= 5000 else 0.15
+    return 0.8 if points <= 200 else 0.3 if points <= 5000 else 0.2
 
 
 def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
@@ -449,7 +463,7 @@ def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -
             label=f"{look.label}: 50% within {half} ms, 95% within {most} ms",
         )
     axes.set_xlim(left=0)
-    add_legend(axes, theme)
+    add_legend(axes, theme, columns=1)
     return []
 
 
@@ -457,16 +471,16 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     """Is one arm faster for every picture, or only on average, and how sure is that?"""
     axes = style(figure.add_subplot(), theme)
     first, second = comparison.first.label, comparison.second.label
-    axes.set_xlabel("pictures, sorted by ratio")
-    axes.set_ylabel(f"time in {second} / time in {first} (ratio)")
+    axes.set_xlabel("pictures, sorted by ratio (number)")
+    axes.set_ylabel(f"{second} / {first} (ratio of times)")
     logs = log_ratios(comparison)
     axes.set_xlim(0, len(logs) + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     ratio_axis(axes, limit_of_ratios(logs, comparison.per_picture))
-    axes.axhline(1, color=theme.text, linewidth=1)
     if logs.empty:
         say(axes, "no picture in both arms", theme)
         return []
+    axes.axhline(1, color=theme.text, linewidth=1)
     draw_whiskers(axes, logs, theme)
     draw_ratios(axes, logs, comparison)
     draw_estimate(axes, comparison.per_picture, theme)
@@ -474,7 +488,8 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     axes.text(0.01, 0.97, f"{second} slower ↑", va="top", **words)
     axes.text(0.99, 0.03, f"{second} faster ↓", ha="right", **words)
     add_legend(axes, theme)
-    notes = sample_note(len(logs), MOST_POINTS, "pictures")
+    notes = allowance_note(comparison.per_picture)
+    notes += sample_note(len(logs), MOST_POINTS, "pictures")
     if comparison.per_picture and comparison.per_picture.pictures < len(logs):
         used = comparison.per_picture.pictures
         notes.append(f"The mean is over the {counted(used, 'picture')} with a pair in every round.")
@@ -517,40 +532,41 @@ def draw_whiskers(axes: Axes, logs: pd.DataFrame, theme: Theme) -> None:
     if len(logs) <= MOST_WHISKERS and (logs["min"] < logs["max"]).any():
         rank = np.arange(1, len(logs) + 1)
         low, high = np.exp(logs["min"]), np.exp(logs["max"])
-        axes.vlines(rank, low, high, color=theme.muted, label="range over the rounds", zorder=2)
+        line = {"color": theme.muted, "alpha": 0.7, "linewidth": 1.2, "zorder": 2}
+        axes.vlines(rank, low, high, **line, label="range over the rounds")
 
 
 def draw_ratios(axes: Axes, logs: pd.DataFrame, comparison: Comparison) -> None:
     """Each picture in the colour and with the marker of the arm that was faster."""
-    first, second = looks(comparison)
     mean = logs["mean"].to_numpy()
     shown = evenly_spaced(len(mean), MOST_POINTS)
-    labels = [f"{first.label} faster", f"{second.label} faster"]
-    for look, label, sign in ((first, labels[0], 1), (second, labels[1], -1)):
+    for arm, look, sign in zip(comparison.arms, looks(comparison), (1, -1), strict=True):
         of_look = shown[mean[shown] * sign > 0]
         count = int((mean * sign > 0).sum())
         axes.scatter(
             of_look + 1,
             np.exp(mean[of_look]),
-            s=30 if len(mean) <= MOST_WHISKERS else 12,
+            s=36 if len(mean) <= MOST_WHISKERS else 12,
             color=look.colour,
             marker=look.marker,
             linewidths=0,
-            label=f"{label}: {counted(count, 'picture')}",
-            zorder=3,
+            label=f"{arm.label} faster: {counted(count, 'picture')}",
+            zorder=4,
         )
-    equal = shown[mean[shown] == 0]
-    axes.scatter(equal + 1, np.ones(len(equal)), s=30, color="#808080", marker="s", zorder=3)
+    if len(equal := shown[mean[shown] == 0]):
+        label = f"equal: {counted(int((mean == 0).sum()), 'picture')}"
+        square = {"s": 24, "color": EQUAL_GREY, "marker": "s", "linewidths": 0, "zorder": 4}
+        axes.scatter(equal + 1, np.ones(len(equal)), label=label, **square)
 
 
 def draw_estimate(axes: Axes, estimate: RatioEstimate | None, theme: Theme) -> None:
     if estimate is None:
         return
     ratio, interval = ratio_texts(estimate)
-    axes.axhspan(estimate.low, estimate.high, color=theme.muted, alpha=0.22, linewidth=0, zorder=1)
     line = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
     axes.axhline(estimate.ratio, **line, label=f"geometric mean {ratio}")
-    add_title(axes, f"band: {interval}", theme)
+    band = {"color": theme.muted, "alpha": 0.22, "linewidth": 0, "zorder": 1}
+    axes.axhspan(estimate.low, estimate.high, **band, label=f"its {interval}")
 
 
 # --- whole arms ---------------------------------------------------------------------------------
@@ -587,18 +603,19 @@ def plot_coverage(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     """Is every picture accounted for?"""
     axes = style(figure.add_subplot(), theme, grid="x")
     ledger = comparison.ledger
-    counts = ledger.counts
-    if counts["round"].nunique() > MOST_ROUNDS:
-        counts = counts.groupby("arm", sort=False, as_index=False).sum().assign(round="")
+    counts = ledger.counts.assign(of=", round " + ledger.counts["round"].astype(str))
+    rounds = counts["round"].nunique()
+    if rounds > MOST_ROUNDS:
+        counts = counts.drop(columns="of").groupby("arm", as_index=False).sum()
+        counts = counts.assign(of=f", {rounds} rounds")
     bars = []
     for look in looks(comparison):
-        of_arm = counts[counts["arm"] == look.name]
-        for line in of_arm.itertuples():
-            name = f"{look.label}, round {line.round}" if len(of_arm) > 1 else look.label
+        for line in counts[counts["arm"] == look.name].itertuples():
+            name = look.label + (line.of if rounds > 1 else "")
             parts = {kind: getattr(line, kind) for kind in LEDGER_KINDS}
             bars.append((f"{name}: {ledger_text(line)}", look.colour, parts))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    stacked_bars(axes, bars, theme, "pictures (number)" if len(bars) == 2 else "rows (number)")
+    whole_numbers(axes.xaxis)
+    stacked_bars(axes, bars, theme, "rows (number)")
     kinds_legend(axes, LEDGER_KINDS, theme)
     share = share_text(ledger.accounted, ledger.expected)
     title = f"coverage {share}: {ledger.accounted:,} of {ledger.expected:,} rows"
@@ -667,20 +684,20 @@ def plot_timeline(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     ]
     end_s = max((part[:, -1].max() for part, _ in edges if len(part)), default=0) or 1
     style(below, theme, grid="both")
-    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    whole_numbers(below.yaxis, 3)
     notes = [f"Round {min(rounds)} of {len(rounds)} is drawn."] if len(rounds) > 1 else []
     for axes, look, (part, unknown) in zip(panels, looks(comparison), edges, strict=True):
         draw_pictures(style(axes, theme, grid="x"), part, unknown, look, theme)
         draw_in_work(below, part, end_s, look)
-        notes += sample_note(len(part), MOST_BARS, f"pictures ({look.label})")
-    kinds_legend(panels[0], PHASE_KINDS, theme, side="right")
+        notes += sample_note(len(part), MOST_BARS, "pictures")
+    kinds_legend(panels[0], PHASE_KINDS, theme, bottom=1.12)  # its title is below
     below.set_xlim(0, end_s * 1.02)
     below.set_ylim(bottom=0)
     below.set_xlabel("time since the arm's first picture of the round was begun (s)")
     below.set_ylabel("in work\n(number)")
     add_legend(below, theme)
     figure.align_ylabels()
-    return notes
+    return list(dict.fromkeys(notes))  # most often both arms have as many
 
 
 def phase_edges(rows: pd.DataFrame, round_number: int) -> tuple[np.ndarray, int]:
@@ -700,29 +717,28 @@ def phase_edges(rows: pd.DataFrame, round_number: int) -> tuple[np.ndarray, int]
 
 def draw_pictures(axes: Axes, edges: np.ndarray, unknown: int, look: Look, theme: Theme) -> None:
     """A bar of three phases for each picture, the first begun at the bottom."""
-    rank = evenly_spaced(len(edges), MOST_BARS)
-    few = len(rank) <= MOST_HATCHED
+    drawn = edges[evenly_spaced(len(edges), MOST_BARS)]
+    rank = np.linspace(0, len(edges), len(drawn) + 1)
+    few = len(drawn) <= MOST_HATCHED
     gap = 0.1 if few else 0
-    for kind, left, right in zip(PHASE_KINDS, edges[rank].T, edges[rank].T[1:], strict=False):
-        low, high = rank + gap, rank + 1 - gap
+    low, high = rank[:-1] + gap, rank[1:] - gap
+    for kind, left, right in zip(PHASE_KINDS, drawn.T, drawn.T[1:], strict=False):
         corners = np.array([(left, low), (right, low), (right, high), (left, high)])
         fill = fill_of(kind, look.colour, theme)
         if not few:
             fill |= {"edgecolor": fill["facecolor"], "hatch": ""}
-        axes.add_collection(
-            PolyCollection(corners.transpose(2, 0, 1), **fill, linewidths=0.6), autolim=False
-        )
+        bars = PolyCollection(corners.transpose(2, 0, 1), **fill, linewidths=0.6 if few else 1.5)
+        axes.add_collection(bars, autolim=False)
     makespan_s = math.nan if unknown or not len(edges) else edges[:, -1].max()
     title = f"{look.label}: {counted(len(edges) + unknown, 'picture')}, makespan "
     title += seconds(makespan_s)
     if not math.isnan(makespan_s):
         axes.axvline(makespan_s, color=theme.text, linewidth=1.2, linestyle=":")
-        title += " (dotted line)"
     elif unknown:
         title += f" ({unknown:,} without timestamp)"
     add_title(axes, title, theme)
     axes.set_ylim(0, max(len(edges), 1))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    whole_numbers(axes.yaxis, 4)
     axes.set_ylabel("pictures begun\n(number)")
     if not len(edges):
         say(axes, "timestamps unknown" if unknown else "no picture", theme)
@@ -765,20 +781,20 @@ def plot_stability(figure: Figure, comparison: Comparison, theme: Theme) -> list
     notes = []
     for axes, look, (part, reason) in zip(panels, looks(comparison), drawn, strict=True):
         style(axes, theme)
-        axes.axhline(0, color=theme.text, linewidth=0.8)
         axes.set_ylabel("off the expected\ntime (%)")
         add_title(axes, f"{look.label}: {residuals_text(part['percent'], limit)}", theme)
         if reason:
             say(axes, reason, theme)
         else:
+            axes.axhline(0, color=theme.text, linewidth=0.8)
             draw_residuals(axes, part, limit, look, theme)
-        notes += sample_note(len(part), MOST_POINTS, f"pictures ({look.label})")
+        notes += sample_note(len(part), MOST_POINTS, "times")
     panels[1].set_ylim(-limit, limit)
     panels[1].set_xlim(0, max(1, *(len(part) for part, _ in drawn)) + 1)
-    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[1].yaxis.set_major_formatter("{x:+,.10g}")
+    whole_numbers(panels[1].xaxis)
+    panels[1].yaxis.set_major_formatter(lambda x, _: f"{x:+,.10g}" if x else "0")
     panels[1].set_xlabel("place in the order of begin (number)")
-    return notes
+    return list(dict.fromkeys(notes))
 
 
 def residuals_by_place(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -804,12 +820,12 @@ def limit_of_residuals(percent: np.ndarray) -> float:
     """The end of the axis: most points are within, and the median can be read."""
     if len(percent) == 0:
         return 10.0
-    far = np.abs(percent)
-    return float(max(5.0, min(far.max() * 1.1, 4 * np.percentile(far, 90))))
+    far, most = np.abs(percent).max() * 1.1, 4 * np.percentile(np.abs(percent), 90)
+    return float(max(5.0, far if far < 2 * most else most))
 
 
 def residuals_text(percent: pd.Series, limit: float) -> str:
-    text = counted(len(percent), "time")
+    text = f"n = {len(percent):,}"
     beyond = int((percent.abs() > limit).sum())
     return f"{text}, {beyond:,} beyond the axis (crosses at its edge)" if beyond else text
 
@@ -868,12 +884,13 @@ CHARTS = (
         "A full bar of one colour is what a comparison needs. Failed pictures are accounted for, "
         "missing ones are not.",
         plot_coverage,
+        height_inches=5.6,
     ),
     Chart(
         "paired_ratio",
         "Ratio of times, picture by picture",
         "Each mark is a picture, in the colour of the arm that was faster. The band is where the "
-        "mean may lie: when it holds 1, no arm is shown to be faster.",
+        "mean may lie: when 1 is in it, neither arm is shown to be faster.",
         plot_paired_ratio,
     ),
     Chart(
@@ -887,7 +904,8 @@ CHARTS = (
         "timeline",
         "Timeline: which picture was in work when",
         "Each bar is a picture, from the begin of reading to the end of writing; a steeper rise is "
-        "a higher throughput. Below: how many pictures were in work at a time.",
+        "a higher throughput. Dotted line: the makespan. Below: how many pictures were in work "
+        "at a time.",
         plot_timeline,
         height_inches=7,
     ),

@@ -21,7 +21,7 @@ from PIL import Image
 from metrics import interval, same_work
 from metrics.findings import Finding, counted, names_of
 from metrics.interval import RatioEstimate
-from metrics.summary import Comparison
+from metrics.summary import Comparison, makespans_s
 from metrics.verdict import (
     difference,
     ledger_line,
@@ -38,6 +38,16 @@ THUMBNAIL_PX = 240
 MOST_THUMBNAIL_PIXELS = 20_000_000  # outputs have half a million; more is not worth decoding
 LEAST_SCALE = math.log(1.1)  # the drawn interval's axis reaches at least 10% to either side
 MOODS = {"not comparable": "bad", "cannot tell": "open", "comparable": "good"}
+TIMES = (
+    ("mean", "mean_ms"),
+    ("standard deviation", "sd_ms"),
+    ("median", "median_ms"),
+    ("90th percentile", "p90_ms"),
+    ("95th percentile", "p95_ms"),
+    ("99th percentile", "p99_ms"),
+    ("fastest", "min_ms"),
+    ("slowest", "max_ms"),
+)
 
 Outputs = Callable[[str, str, str], bytes | None]
 
@@ -136,40 +146,58 @@ def render_report(
     changes: list[str] | tuple[str, ...] = (),
 ) -> str:
     """The page. The same input gives the same text: its only times are the run's own."""
+    template = _environment().get_template(TEMPLATE)
     verdict = verdict_per_picture(comparison)
     word = next((word for word in MOODS if verdict.startswith(word)), "comparable")
-    return (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            comparison=comparison,
-            arms=(comparison.first, comparison.second),
-            record=comparison.record,
-            verdict=verdict,
-            word=word,
-            mood=MOODS[word],
-            whole_job=verdict_whole_job(comparison),
-            drawn=None if comparison.problems else drawn_interval(comparison.per_picture),
-            begun=begin_of_run(comparison),
-            where=where(comparison),
-            ledger_line=ledger_line(comparison),
-            same_work_line=same_work_line(comparison),
-            transforms=transform_versions(comparison),
-            order=order_of_arms(comparison),
-            estimates=estimates(comparison),
-            environment=environment_facts(comparison.record),
-            steps=comparison.record.get("steps") or [],
-            charts=charts,
-            slowest=slowest,
-            changes=changes,
-            interval=interval,
-            same_work=same_work,
-            nothing=DASH,
-        )
+    return template.render(
+        facts_of(comparison),
+        verdict=verdict,
+        word=word,
+        mood=MOODS[word],
+        whole_job=verdict_whole_job(comparison),
+        charts=charts,
+        slowest=slowest,
+        changes=changes,
     )
 
 
-# --- what the page says beside the comparison's own fields ----------------------------------------
+# --- what the page shows of a comparison ----------------------------------------------------------
+
+
+def facts_of(comparison: Comparison) -> dict[str, object]:
+    """The template's variables that follow from the comparison alone."""
+    estimate = comparison.per_picture
+    return {
+        "comparison": comparison,
+        "arms": (comparison.first, comparison.second),
+        "n": estimate.pictures if estimate else 0,
+        "rounds": makespans(comparison),
+        "is_aa": comparison.arms[0].source == comparison.arms[1].source,
+        "begun": begin_of_run(comparison),
+        "where": where(comparison),
+        "drawn": None if comparison.problems else drawn_interval(estimate),
+        "ledger_line": ledger_line(comparison),
+        "ledger_columns": ("expected", "done", "failed", "missing", "duplicate"),
+        "same_work_line": same_work_line(comparison),
+        "same_work_counts": comparison.same_work_counts,
+        "same_work": same_work,
+        "transforms": transform_versions(comparison),
+        "times": TIMES,
+        "estimates": estimates(comparison),
+        "interval": interval,
+        "order": order_of_arms(comparison),
+        "environment": environment_facts(comparison.record),
+        "steps": steps(comparison.record),
+    }
+
+
+def makespans(comparison: Comparison) -> list[tuple[int, float, float]]:
+    """Each round with the first and the second arm's makespan in seconds; NaN where unknown."""
+    first, second = (makespans_s(comparison.rows[arm.name]) for arm in comparison.arms)
+    rounds = sorted(comparison.ledger.counts["round"].unique())
+    return [
+        (number, first.get(number, math.nan), second.get(number, math.nan)) for number in rounds
+    ]
 
 
 def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
@@ -182,13 +210,15 @@ def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
 
 
 def drawn_interval(estimate: RatioEstimate | None) -> dict[str, float] | None:
-    """Where low, ratio and high lie on a logarithmic axis, in percent; 1 is in the middle."""
+    """Where low, ratio and high lie on a logarithmic axis, in percent; 1 is in the middle, `ends`
+    and its inverse are at the ends."""
     if estimate is None or not math.isfinite(estimate.log_half_width):
         return None
     middle, half = estimate.log_ratio, estimate.log_half_width
     reach = 1.15 * max(abs(middle) + half, LEAST_SCALE)
     places = {"low": middle - half, "ratio": middle, "high": middle + half}
-    return {name: round(50 + 50 * place / reach, 2) for name, place in places.items()}
+    drawn = {name: round(50 + 50 * place / reach, 2) for name, place in places.items()}
+    return drawn | {"ends": math.exp(reach)}
 
 
 def begin_of_run(comparison: Comparison) -> str | None:
@@ -253,6 +283,23 @@ def environment_facts(record: dict) -> list[tuple[str, object]]:
     return [(name, value) for name, value in facts if value not in (None, "", DASH)]
 
 
+def steps(record: dict) -> list[dict[str, object]]:
+    """The steps of a run record, as far as they got."""
+    return [
+        {
+            "name": step["step"] + (f", round {step['round']}" if step.get("round") else ""),
+            "start": moment(step.get("start")),
+            "seconds": seconds_between(step.get("start"), step.get("end")),
+            "status": step.get("status") if step.get("end") else "under way",
+            "steal_share": math.nan,
+            "quota_throttled_ms": math.nan,
+            "thermal_throttles": math.nan,
+        }
+        | (step.get("machine") or {})
+        for step in record.get("steps") or []
+    ]
+
+
 # --- how values are written -----------------------------------------------------------------------
 
 
@@ -271,14 +318,13 @@ def _environment() -> jinja2.Environment:
         "difference": difference,
         "digits": digits,
         "jpeg": lambda data: data_uri("image/jpeg", data),
-        "moment": moment,
         "named": lambda rows: Finding("", names_of(rows)).named(),
         "percent": percent,
         "png": lambda data: data_uri("image/png", data),
         "probability": probability,
         "ratio": ratio,
-        "seconds_to": seconds_to,
         "size": size,
+        "whole": "{:,}".format,
     }
     return environment
 
@@ -338,7 +384,7 @@ def moment(text: object) -> str:
         return text or UNKNOWN
 
 
-def seconds_to(start: object, end: object) -> str:
+def seconds_between(start: object, end: object) -> str:
     try:
         passed = datetime.fromisoformat(end) - datetime.fromisoformat(start)
         return f"{passed.total_seconds():,.2f}"

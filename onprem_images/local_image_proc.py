@@ -15,7 +15,6 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
 
 import argparse
 import multiprocessing
-from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
@@ -27,7 +26,7 @@ from metrics.machine import available_cpus, memory_mb, new_run_id
 from metrics.outputs import clear_outputs, record_outputs
 from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
-from onprem_images.worker_pool import worker_pool
+from onprem_images.worker_pool import results, worker_pool
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,10 +81,10 @@ def process_on_prem(
         worker_pool(min(workers, len(pictures)), warm_up) as pool,
         tqdm(total=len(pictures), desc="on-prem", unit="picture", disable=None) as bar,
     ):
-        tasks = [pool.submit(process_picture, picture, run_id, round_number) for picture in order]
+        tasks = ((picture, run_id, round_number) for picture in order)
         try:
-            for task in as_completed(tasks):
-                rows.append(task.result())
+            for row in results(pool, process_picture, tasks):
+                rows.append(row)
                 bar.update()
         except BrokenProcessPool:
             done = {row.image_key for row in rows}

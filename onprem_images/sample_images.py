@@ -14,7 +14,6 @@ exp, log or power may differ in the last bit between SIMD levels, and so may flo
 
 import io
 import os
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from metrics.machine import available_cpus
-from onprem_images.worker_pool import worker_pool
+from onprem_images.worker_pool import results, worker_pool
 
 # Fixed, so that everybody's sample pictures are the same bytes and results can be compared.
 SAMPLE_SEED = 20010401
@@ -115,13 +114,15 @@ def _render_in_processes() -> list[bytes]:
         worker_pool(min(available_cpus(), len(order)), _import_numpy) as pool,
         tqdm(total=len(order), desc="sample pictures", unit="picture", disable=None) as bar,
     ):
-        tasks = {
-            index: pool.submit(render_picture, PICTURES[index], (SAMPLE_SEED, index))
-            for index in order
-        }
-        for _ in as_completed(tasks.values()):
+        rendered = {}
+        for index, content in results(pool, _render, ((index,) for index in order)):
+            rendered[index] = content
             bar.update()
-    return [tasks[index].result() for index in range(len(PICTURES))]
+    return [rendered[index] for index in range(len(PICTURES))]
+
+
+def _render(index: int) -> tuple[int, bytes]:
+    return index, render_picture(PICTURES[index], (SAMPLE_SEED, index))
 
 
 def _import_numpy() -> None:

@@ -1,17 +1,25 @@
-"""Worker processes that are ready before the first task, and never outlive their parent."""
+"""Worker processes that are ready before the first task, and never outlive their parent.
+
+Ctrl-C raises KeyboardInterrupt wherever the main thread is. Where it has just got a lock of the
+pool, that lock is never given back, and the pool's own thread waits for it for ever. So tasks are
+handed over with interrupts put off, and waited for on a queue that an interrupt leaves intact.
+"""
 
 import contextlib
+import itertools
 import multiprocessing
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from metrics.script import UserError
 
 START_LIMIT_S = 120
+TASKS_AHEAD = 500  # handed over and not finished: more than any machine has processors
 
 
 @contextlib.contextmanager
@@ -28,16 +36,36 @@ def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPo
     try:
         # The pool starts a worker for each task that finds none idle, and all are busy with
         # starting until the last one has.
+        started = queue.SimpleQueue()
         with _interrupts_put_off():
-            started = [pool.submit(_nothing) for _ in range(workers)]
+            for _ in range(workers):
+                pool.submit(_nothing).add_done_callback(started.put)
         try:
-            for future in started:
-                future.result(START_LIMIT_S)
-        except (BrokenProcessPool, TimeoutError) as error:
+            for _ in range(workers):
+                started.get(timeout=START_LIMIT_S).result()
+        except (BrokenProcessPool, queue.Empty) as error:
             raise UserError("the worker processes did not start; use fewer --workers") from error
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def results(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple]) -> Iterator:
+    """What `function(*task)` returns for each task, in the order in which they are finished.
+
+    Raises BrokenProcessPool when a worker died.
+    """
+    done, waiting = queue.SimpleQueue(), iter(tasks)
+    handed_over = taken = 0
+    while True:
+        with _interrupts_put_off():
+            for task in itertools.islice(waiting, TASKS_AHEAD - (handed_over - taken)):
+                pool.submit(function, *task).add_done_callback(done.put)
+                handed_over += 1
+        if taken == handed_over:
+            return
+        yield done.get().result()
+        taken += 1
 
 
 @contextlib.contextmanager

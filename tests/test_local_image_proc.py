@@ -172,7 +172,7 @@ def test_an_unreadable_picture_is_an_error_row(checkout, run_script_in):
 
 def test_a_picture_that_vanished_is_an_error_row(tmp_path):
     gone = Picture("gone.jpg", tmp_path / "gone.jpg", 5, "")
-    row = process_picture(gone, "run-7")
+    row = process_picture(gone, "run-7", 1)
     assert (row.image_key, row.run_id, row.status) == ("gone.jpg", "run-7", "error")
     assert row.error == "FileNotFoundError: No such file or directory"
     assert (row.orig_size, row.new_size, row.output_sha256) == (0, 0, "")

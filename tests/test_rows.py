@@ -87,8 +87,8 @@ def test_columns_in_another_order_and_columns_of_others_make_no_difference(tmp_p
 def test_numbers_are_floats_rounds_whole_flags_bool_and_texts_that_repeat_categories():
     rows = frame([row("a", cold_start=True), row("b", error="OSError: x", status="error")])
     floats = [column for column in NUMBERS if column != "round"]
-    assert (rows[floats].dtypes == float).all()
-    assert (rows["round"].dtype, rows["cold_start"].dtype) == (int, bool)
+    assert {rows[column].dtype.kind for column in floats} == {"f"}
+    assert (rows["round"].dtype.kind, rows["cold_start"].dtype.kind) == ("i", "b")
     assert all(isinstance(rows[column].dtype, pd.CategoricalDtype) for column in CATEGORIES)
     assert rows["cold_start"].tolist() == [True, False]
     assert rows.index.tolist() == [0, 1]
@@ -122,7 +122,7 @@ def test_rows_survive_being_written_and_read_in_however_many_chunks(rows, chunk_
         read = frame(rows).to_dict("records")
     for written, back in zip(map(dataclasses.asdict, rows), read, strict=True):
         for column, value in written.items():
-            if isinstance(value, float):
+            if column in NUMBERS:
                 assert back[column] == pytest.approx(value, rel=1e-12)
             else:
                 assert str(back[column]) == str(value)
@@ -186,7 +186,9 @@ def refusal_of_cell(folder: Path, column: str, cell: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("cell", ["fast", "-1", "nan", "inf", "-inf", "", "1,5", "1e999", "0x10"])
+@pytest.mark.parametrize(
+    "cell", ["fast", "-1", "nan", "inf", "-inf", "", "1,5", "1e300", "1e999", "0x10"]
+)
 @pytest.mark.parametrize("column", ["orig_size", "new_size", "proc_ms"])
 def test_a_cell_that_is_no_number_is_named_by_line_and_column(tmp_path, column, cell):
     said = refusal_of_cell(tmp_path, column, cell)

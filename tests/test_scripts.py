@@ -175,7 +175,7 @@ CLOUD_HELP = [
 CPUS = f"(default: {machine.available_cpus()})"
 HELP = {
     "master_pipeline.py": [
-        *(CPUS, "images_to_upload)", "default: a new one", "default: 120 and one for each"),
+        *(CPUS, "images_to_upload)", "default: a new one", "default: 120, and one a picture"),
         *CLOUD_HELP,
     ],
     "upload_images_s3.py": ["images_to_upload)", "(default: 8)", "or a new one", *CLOUD_HELP],

@@ -14,7 +14,7 @@ from processes import LIMIT_S, until
 
 from metrics.files import PROJECT
 from metrics.script import UserError
-from onprem_images.worker_pool import worker_pool
+from onprem_images.worker_pool import TASKS_AHEAD, results, worker_pool
 
 
 def leave_mark(folder: Path) -> None:
@@ -45,6 +45,13 @@ def test_every_worker_has_warmed_up_before_the_first_task(tmp_path):
     assert [len(names.result()) for names in seen] == [3] * 6
     assert {str(pid) for pid in workers} <= marks(tmp_path)
     assert str(os.getpid()) not in marks(tmp_path)
+
+
+def test_results_come_one_for_each_task_however_many_there_are():
+    with worker_pool(2, nothing) as pool:
+        tasks = ((number, 1) for number in range(2 * TASKS_AHEAD + 7))
+        assert sorted(results(pool, pow, tasks)) == list(range(2 * TASKS_AHEAD + 7))
+        assert list(results(pool, pow, [])) == []
 
 
 def test_tasks_that_have_not_begun_are_dropped_on_an_early_exit(tmp_path):
@@ -108,7 +115,7 @@ PARENT = """
 import os, sys, threading
 sys.path.insert(0, {tests!r})
 from test_worker_pool import announce_and_wait, nothing
-from onprem_images.worker_pool import worker_pool
+from onprem_images.worker_pool import TASKS_AHEAD, results, worker_pool
 
 if __name__ == "__main__":
     with worker_pool(2, nothing) as pool:
