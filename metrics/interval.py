@@ -32,6 +32,7 @@ POWER = 0.80
 DRIFT_ALLOWANCE = 1.25
 # In the same trials they differed by 2.5% on average: the standard deviation, if that is normal.
 TYPICAL_DRIFT = 0.025 * math.sqrt(math.pi / 2)
+LARGEST_LOG = 709.0  # a larger one has no float for its number
 LEAST_P = 1e-16  # smaller ones are not told apart
 
 
@@ -52,15 +53,15 @@ class RatioEstimate:
 
     @property
     def ratio(self) -> float:
-        return math.exp(self.log_ratio)
+        return _exp(self.log_ratio)
 
     @property
     def low(self) -> float:
-        return math.exp(self.log_ratio - self.log_half_width)
+        return _exp(self.log_ratio - self.log_half_width)
 
     @property
     def high(self) -> float:
-        return math.exp(self.log_ratio + self.log_half_width)
+        return _exp(self.log_ratio + self.log_half_width)
 
     @property
     def log_half_width(self) -> float:
@@ -68,7 +69,7 @@ class RatioEstimate:
 
     @property
     def includes_1(self) -> bool:
-        return self.low <= 1 <= self.high
+        return abs(self.log_ratio) <= self.log_half_width
 
     @property
     def standard_error(self) -> float:
@@ -107,7 +108,7 @@ class RatioEstimate:
     def detectable_difference(self) -> float:
         """The difference, as a part of 1, that such an experiment finds with probability POWER."""
         spare = stats.t.ppf(POWER, self._degrees_of_freedom) * self._spread
-        return math.expm1(self.log_half_width + spare)
+        return math.expm1(min(self.log_half_width + spare, LARGEST_LOG))
 
     @property
     def _spread(self) -> float:
@@ -131,6 +132,10 @@ class RatioEstimate:
         """What to expect of an experiment like this one with so many rounds."""
         of_one = TYPICAL_DRIFT**2 if self.rounds == 1 else self.v_rounds * self.rounds
         return replace(self, rounds=rounds, v_rounds=of_one / rounds, allowance=1.0)
+
+
+def _exp(log: float) -> float:
+    return math.exp(min(log, LARGEST_LOG))
 
 
 def estimate_ratio(log_ratios: np.ndarray, allowance: float | None = None) -> RatioEstimate:

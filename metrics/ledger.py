@@ -21,6 +21,8 @@ from metrics.files import shown
 from metrics.script import UserError
 
 JOIN = ["image_key", "round"]
+MOST_ROUNDS = 10_000  # more is a mistake
+MOST_ROWS = 20_000_000  # of an arm: more would fill the memory, and is a mistake, too
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def _expected(own: dict[str, pd.DataFrame], manifest: Manifest | None) -> pd.Dat
         keys, rounds = known["image_key"].unique(), sorted(known["round"].unique())
     else:
         keys, rounds = manifest.pictures["image_key"].unique(), range(1, manifest.rounds + 1)
+    if len(keys) * len(rounds) > MOST_ROWS:
+        product = f"{len(keys):,} pictures x {len(rounds):,} rounds"
+        raise UserError(f"{product} are more than can be judged; are the rounds right?")
     parts = [pd.DataFrame({"image_key": keys, "round": number}) for number in rounds]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=JOIN)
 
@@ -123,13 +128,21 @@ def _counts_by_round(arm: str, expected, counted, missing, duplicate) -> pd.Data
 
 def parse_manifest(data: bytes) -> Manifest:
     """Of what manifest_bytes in dataset.py writes; else ValueError, KeyError or TypeError."""
-    content = json.loads(data)
-    pictures = pd.DataFrame(content["pictures"], columns=["image_key", "size", "sha256"])
-    if not isinstance(content["run_id"], str):
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    run_id, rounds = content["run_id"], content.get("rounds", 1)
+    if not isinstance(run_id, str):
         raise TypeError("run_id is no text")
-    if not all(isinstance(key, str) for key in pictures["image_key"]):
-        raise TypeError("an image_key is no text")
-    return Manifest(content["run_id"], int(content.get("rounds", 1)), pictures)
+    if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
+        raise ValueError(f"rounds is {rounds!r}")
+    lines = [(p["image_key"], p["size"], p["sha256"]) for p in content["pictures"]]
+    for key, size, sha256 in lines:
+        if not isinstance(key, str) or type(size) is not int or not isinstance(sha256, str):
+            raise TypeError(f"picture {key!r} of {size!r} bytes")
+    pictures = pd.DataFrame(lines, columns=["image_key", "size", "sha256"])
+    return Manifest(run_id, rounds, pictures)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -19,6 +19,8 @@ NUMBERS = ("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms",
 # Few different texts in many rows: a code for each text, so that a million rows stay small.
 CATEGORIES = ("source", "run_id", "status", "error", "worker", "environment", "transform")
 DEFAULTS = {"round": "1", "status": "ok", "cold_start": "false"}
+WORDS = {"status": ("ok", "error"), "cold_start": ("true", "false")}
+LARGEST_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
 CHUNK_ROWS = 50_000
 
 
@@ -94,6 +96,10 @@ def _typed(texts: pd.DataFrame, source: str, name: str) -> dict[str, object]:
     for column in COLUMNS:
         if column not in texts:
             texts[column] = defaults.get(column, "")
+    for column, words in WORDS.items():
+        bad = ~texts[column].isin(words).to_numpy()
+        if bad.any():
+            _refuse_cell(texts, column, name, bad, f"is not one of {', '.join(words)}")
     columns = {}
     for column in COLUMNS:
         if column in NUMBERS:
@@ -111,7 +117,7 @@ def _numbers(rows: pd.DataFrame, column: str, name: str) -> np.ndarray:
     """`column` as numbers. An empty cell is NaN, where the reference run has no such column."""
     texts = rows[column]
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=float)
-    bad = ~(np.isfinite(numbers) & (numbers >= 0))
+    bad = ~((numbers >= 0) & (numbers <= LARGEST_NUMBER))
     if column == "round":
         bad |= (numbers < 1) | (numbers != np.floor(numbers))
     elif column not in REFERENCE_COLUMNS:
@@ -119,6 +125,10 @@ def _numbers(rows: pd.DataFrame, column: str, name: str) -> np.ndarray:
     if column == "proc_ms":  # work takes time, and ratios need it
         bad |= (numbers == 0) & (rows["status"] == "ok").to_numpy()
     if bad.any():
-        line, text = rows.index[bad.argmax()], texts.iloc[bad.argmax()]
-        raise UserError(f"{name}, line {line}, column {column}: {text!r} is no valid number")
+        _refuse_cell(rows, column, name, bad, "is no valid number")
     return numbers
+
+
+def _refuse_cell(texts: pd.DataFrame, column: str, name: str, bad: np.ndarray, why: str) -> None:
+    line, text = texts.index[bad.argmax()], texts[column].iloc[bad.argmax()]
+    raise UserError(f"{name}, line {line}, column {column}: {text!r} {why}")

@@ -119,7 +119,10 @@ def pixels_to_csv(pixels: PixelDifferences) -> bytes:
 
 def pixels_from_csv(data: bytes) -> PixelDifferences:
     """Raises ValueError when `data` is not what pixels_to_csv writes."""
-    header, *records = csv.reader(io.StringIO(data.decode(), newline=""))
+    try:
+        header, *records = csv.reader(io.StringIO(data.decode(), newline=""))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
     if header != PIXEL_COLUMNS:
         raise ValueError(f"columns {header}")
     return {(a, b): PixelDifference(float(psnr), int(most)) for a, b, psnr, most in records}

@@ -31,17 +31,25 @@ ON_THIS_MACHINE = ("local", "embedded")
 
 def residuals(rows: pd.DataFrame) -> pd.Series:
     """Residuals of an arm's `ok` rows; NaN where nothing tells what was to be expected."""
-    log_ms = np.log(rows["proc_ms"])
-    rounds = rows["round"].nunique()
-    if rounds > 1:
-        expected = log_ms.groupby(rows["image_key"]).transform("mean")
+    log_ms, log_size = np.log(rows["proc_ms"]), np.log(rows["orig_size"].clip(lower=1))
+    if log_size.nunique() > 1:  # the largest picture has smaller neighbours only
+        log_ms = log_ms - stats.linregress(log_size, log_ms).slope * log_size
+    return beyond_expected(log_ms, rows, "median")
+
+
+def beyond_expected(values: pd.Series, rows: pd.DataFrame, middle: str = "mean") -> pd.Series:
+    """`values` less those of the same picture over the rounds, or of its neighbours in size."""
+    if rows["round"].nunique() > 1:
+        of_picture = values.groupby(rows["image_key"])
+        count = of_picture.transform("count")
         # A mean of few rounds follows its own terms: without this the spread would look smaller.
-        return (log_ms - expected) * math.sqrt(rounds / (rounds - 1))
+        inflation = np.sqrt(count / (count - 1).where(count > 1))
+        return (values - of_picture.transform("mean")) * inflation
     if len(rows) < NEIGHBOURS:
         return pd.Series(math.nan, index=rows.index)
-    by_size = log_ms[rows["orig_size"].sort_values(kind="stable").index]
-    expected = by_size.rolling(NEIGHBOURS, center=True, min_periods=NEIGHBOURS // 2 + 1).median()
-    return (by_size - expected).reindex(rows.index)
+    by_size = values[rows["orig_size"].sort_values(kind="stable").index]
+    around = by_size.rolling(NEIGHBOURS, center=True, min_periods=NEIGHBOURS // 2 + 1)
+    return (by_size - getattr(around, middle)()).reindex(rows.index)
 
 
 def place_in_pass(rows: pd.DataFrame) -> pd.Series:
@@ -83,7 +91,8 @@ def _spread(label: str, residual: pd.Series, rounds: int) -> list[Finding]:
 
 
 def _drift_within(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[Finding]:
-    place = place_in_pass(rows)
+    # Less what is usual, like the residual: a picture that always comes early tells nothing.
+    place = beyond_expected(place_in_pass(rows), rows)
     known = residual.notna() & place.notna()
     if known.sum() < FEW_PICTURES or place[known].nunique() < 2:
         return []

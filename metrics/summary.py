@@ -164,6 +164,8 @@ def compare(
     if pairs.empty:
         problems.append(Finding("no picture was processed in both arms"))
     estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names)
+    if estimate is None and not pairs.empty:
+        problems.append(Finding("no picture was processed in both arms in every round"))
     cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names)
     summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
     without_cold = _ratio_without_cold(pairs, names)
@@ -176,7 +178,7 @@ def compare(
         pairs=pairs,
         per_picture=estimate,
         per_picture_cpu=cpu_estimate,
-        whole_job=_whole_job(summaries, names),
+        whole_job=None if gaps else _whole_job(summaries, names),
         signed_rank_p=signed_rank_p,
         ratio_without_cold=without_cold,
         problems=problems,
@@ -198,7 +200,7 @@ def only_run(rows: pd.DataFrame) -> str:
 def begin_s(rows: pd.DataFrame) -> pd.Series:
     """Seconds since 1970; NaN where a timestamp cannot be read, as in a file from elsewhere."""
     begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
-    return (begin - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
 
 
 def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
@@ -307,7 +309,7 @@ def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
         rows=len(rows),
         failed=len(rows) - len(done),
         cold_starts=int(rows["cold_start"].sum()),
-        workers=int(rows.groupby("round")["worker"].nunique().max()) if len(rows) else 0,
+        workers=_workers(rows),
         mean_ms=times.mean(),
         sd_ms=times.std(),
         cv=times.std() / times.mean() if len(times) else math.nan,
@@ -323,6 +325,12 @@ def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
         makespans_s=tuple(spans),
         pictures_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
     )
+
+
+def _workers(rows: pd.DataFrame) -> int:
+    """The most that a round had; 0 when the rows do not tell."""
+    named = rows[rows["worker"] != ""]
+    return int(named.groupby("round")["worker"].nunique().max()) if len(named) else 0
 
 
 def makespans_s(rows: pd.DataFrame) -> pd.Series:
@@ -369,7 +377,7 @@ def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:
     """Geometric mean over the pairs in which no arm had a cold start."""
     is_cold = pairs[[f"cold_start_{name}" for name in names]].astype(bool).any(axis=1)
     warm = pairs[~is_cold]
-    if warm.empty:
+    if warm.empty or len(warm) == len(pairs):
         return math.nan
     return float(stats.gmean(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"]))
 

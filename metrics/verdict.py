@@ -7,7 +7,7 @@ import pandas as pd
 from metrics.findings import counted
 from metrics.interval import CONFIDENCE, RatioEstimate
 from metrics.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE
-from metrics.summary import Comparison
+from metrics.summary import ArmSummary, Comparison
 
 LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
 
@@ -42,9 +42,10 @@ def verdict_whole_job(comparison: Comparison) -> str:
     if comparison.problems:
         return ""
     if estimate is None:
-        return "cannot tell which finishes the whole job sooner: timestamps are unknown"
+        why = "rows are missing" if comparison.is_partial else "timestamps are unknown"
+        return f"cannot tell which finishes the whole job sooner: {why}"
     spans = " against ".join(
-        f"{_seconds(arm.makespan_s)} ({counted(arm.workers, 'worker')}, {arm.label})"
+        f"{_seconds(arm.makespan_s)} ({_workers(arm)}{arm.label})"
         for arm in (comparison.first, comparison.second)
     )
     basis = f", {counted(estimate.rounds, 'round')}{_allowance(estimate)}"
@@ -94,7 +95,7 @@ def _at_least_1(estimate: RatioEstimate) -> tuple[float, float, float]:
 
 
 def _digits(ratio: float, low: float, high: float) -> tuple[str, str, str]:
-    """Rounded alike, finely enough to tell the ends from each other, and from 1 if it is outside."""
+    """Rounded alike: finely enough to tell the ends from each other, and from 1 where it is out."""
     gap = high - low
     if not low <= 1 <= high:
         gap = min(gap or 1, abs(low - 1), abs(high - 1))
@@ -138,6 +139,10 @@ def difference(part: float) -> str:
     if part >= 1:
         return f"{1 + part:.3g}x"
     return f"{part:.0%}" if part >= 0.0095 else f"{part:.1%}"
+
+
+def _workers(arm: ArmSummary) -> str:
+    return f"{counted(arm.workers, 'worker')}, " if arm.workers else ""
 
 
 def _seconds(seconds: float) -> str:
@@ -199,18 +204,13 @@ def p_text(p: float) -> str:
 def ledger_line(comparison: Comparison) -> str:
     """Coverage in one line."""
     ledger = comparison.ledger
-    parts = ledger.counts.drop(columns=["arm", "round", "expected"]).sum()
-    said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-    others = {
-        "late": sum(map(len, ledger.late.values())),
-        "unknown": sum(map(len, ledger.unknown.values())),
-    }
-    said += "".join(f", {count:,} {name}" for name, count in others.items() if count)
+    counts = ledger.counts.drop(columns=["arm", "round", "expected"]).sum().to_dict()
+    counts["late"] = sum(map(len, ledger.late.values()))
+    counts["unknown"] = sum(map(len, ledger.unknown.values()))
+    said = [f"{count:,} {name}" for name, count in counts.items() if count]
+    rows = f"{ledger.accounted:,} of {ledger.expected:,} rows"
     source = "" if ledger.from_manifest else " (no manifest: what either arm has is expected)"
-    return (
-        f"coverage {ledger.coverage:.1%}: {ledger.accounted:,} of {ledger.expected:,} rows, "
-        f"{said}{source}"
-    )
+    return f"coverage {ledger.coverage:.1%}: {', '.join([rows, *said])}{source}"
 
 
 def same_work_line(comparison: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from conftest import jpeg
 from PIL import Image
 from processes import LIMIT_S, alive, descendants, hear_ctrl_c, until
 
-CHARTS = {"avg_time.png", "boxplot_time.png", "size_vs_time.png", "total_time.png"}
+from metrics.files import CHART_NAMES
+
+CHARTS = {f"{name}.png" for name in CHART_NAMES}
 
 
 def fill(folder: Path, count: int = 10) -> None:
@@ -35,10 +38,13 @@ def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
         "master_pipeline.py", "--run-id", "e2e", cwd=tmp_path, TMPDIR=str(temporary)
     )
     assert done.returncode == 0, done.stderr
-    assert "per picture:" in done.stdout
+    assert "faster per picture" in done.stdout
     assert "embedded cloud, not AWS" in done.stdout
+    assert "coverage 100.0%: 26 of 26 rows, 24 done, 2 failed\n" in done.stdout
+    assert "same work: of 12 pairs, 12 identical, 0 equivalent, 0 different\n" in done.stdout
 
-    from metrics.summary import compare, read_rows
+    from metrics.rows import read_rows
+    from metrics.summary import compare
 
     on_prem = read_rows(checkout / "onprem_images/metrics/local_metrics.csv", "on_prem")
     cloud = read_rows(checkout / "metrics/lambda_metrics.csv", "cloud")
@@ -49,9 +55,75 @@ def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
     hashes = comparison.pairs[["output_sha256_on_prem", "output_sha256_cloud"]]
     assert (hashes.iloc[:, 0] == hashes.iloc[:, 1]).all()
     assert set(comparison.merged["run_id_cloud"]) == {"e2e"}
-    assert (checkout / "metrics/merged_metrics.csv").exists()
     assert {path.name for path in (checkout / "metrics/charts").iterdir()} == CHARTS
+    summary = json.loads((checkout / "metrics/summary.json").read_text())
+    assert summary["verdict"]["per_picture"] in done.stdout
+    assert summary["ledger"]["from_manifest"] is True
+    report = (checkout / "metrics/report.html").read_text()
+    assert report.count("data:image/jpeg") == 10  # both outputs of the slowest pictures
     assert list(temporary.iterdir()) == []
+
+
+def steps_of(checkout: Path) -> list[tuple[str, int]]:
+    record = json.loads((checkout / "metrics/run.json").read_text())
+    return [(step["step"], step.get("round", 1)) for step in record["steps"]]
+
+
+def test_rounds_are_counter_balanced_complete_and_packed_so_that_they_can_be_judged_again(
+    checkout, run_script_in, tmp_path
+):
+    fill(checkout / "images_to_upload", 3)
+    bundle = tmp_path / "run.zip"
+    done = run_script_in("master_pipeline.py", "--rounds", "3", "--bundle", str(bundle))
+    assert done.returncode == 0, done.stderr
+    on_prem, upload, wait = (
+        [(step, number) for number in (1, 2, 3)] for step in ("on-prem", "upload", "wait")
+    )
+    assert steps_of(checkout) == [
+        *[("clean", 1), on_prem[0], upload[0], wait[0], upload[1], wait[1], on_prem[1]],
+        *[upload[2], wait[2], on_prem[2], ("compare", 1)],
+    ]
+    packed = (checkout / "metrics/summary.json").read_bytes()
+    summary = json.loads(packed)
+    counts = [(r["arm"], r["round"], r["done"], r["failed"]) for r in summary["ledger"]["rounds"]]
+    assert counts == [(arm, n, 5, 1) for arm in ("on_prem", "cloud") for n in (1, 2, 3)]
+    assert summary["per_picture"]["pictures"] == 5
+    assert summary["per_picture"]["drift_allowance"] == 1
+    assert "5 pictures x 3 rounds" in summary["verdict"]["per_picture"]
+
+    compare, elsewhere = "compare_cloud_onprem_metrics.py", tmp_path / "elsewhere"
+    report = (checkout / "metrics/report.html").read_bytes()
+    shutil.rmtree(checkout / "onprem_images/output_local")
+    again = run_script_in(compare, "--from", str(bundle), "--output", str(elsewhere))
+    assert again.returncode == 0, again.stderr
+    assert "same statistics as packed in" in again.stdout
+    assert (elsewhere / "summary.json").read_bytes() == packed
+    assert (elsewhere / "report.html").read_bytes() == report
+
+    changed = run_script_in(compare, "--no-download", "--against", str(bundle))
+    assert changed.returncode == 0
+    lines = [line for line in changed.stdout.splitlines() if line.startswith("changed: ")]
+    assert [line[:48] for line in lines] == [
+        "changed: on-prem: cannot tell whether it is fast",
+        "changed: the cloud: cannot tell whether it is fa",
+    ]
+
+
+def test_on_prem_against_itself_needs_no_cloud_and_compares_pass_with_pass(
+    checkout, run_script_in, tmp_path
+):
+    fill(checkout / "images_to_upload", 2)
+    done = run_script_in("master_pipeline.py", "--aa", "--rounds", "2", "--run-id", "aa")
+    assert done.returncode == 0, done.stderr
+    passes = [("on-prem", number) for number in (1, 2, 3, 4)]
+    assert steps_of(checkout) == [("clean", 1), *passes, ("compare", 1)]
+    summary = json.loads((checkout / "metrics/summary.json").read_text())
+    assert list(summary["arms"]) == ["pass_a", "pass_b"]
+    assert summary["ledger"]["coverage"] == 1
+    assert (summary["per_picture"]["pictures"], summary["per_picture"]["rounds"]) == (4, 2)
+    assert not (checkout / "metrics/lambda_metrics.csv").exists()
+    again = run_script_in("compare_cloud_onprem_metrics.py", "--aa")
+    assert again.returncode == 0, again.stderr
 
 
 def test_run_json_tells_what_was_run_and_when(checkout, run_script_in):
