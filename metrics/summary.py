@@ -141,11 +141,14 @@ def compare(
     """Join the arms' rows of one run, and find what voids the comparison.
 
     `run_id` defaults to the manifest's, or to the only one of `first`. Raises UserError when there
-    are several.
+    are several, or when no row is of that run.
     """
     names = tuple(arm.name for arm in arms)
     run_id = run_id or (manifest.run_id if manifest else only_run(first))
     given = dict(zip(names, (first, second), strict=True))
+    if not any((part["run_id"] == run_id).any() for part in given.values()):
+        runs = sorted({*first["run_id"].unique(), *second["run_id"].unique()})
+        raise UserError(f"no row of run {run_id!r}; there are {runs}")
     ledger, rows = take_stock(given, run_id, manifest)
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
     merged = _join(rows, names)

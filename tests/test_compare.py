@@ -1,21 +1,30 @@
 """compare_cloud_onprem_metrics.py: what it prints and writes, and when it exits 0."""
 
 import dataclasses
+import hashlib
+import io
+import json
 import re
+import shutil
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from rows import row
 
 import compare_cloud_onprem_metrics as compare_script
+from lambda_function.image_transform import JPEG_QUALITY, transform_image
 from lambda_function.metrics_log import CSV_KEY, HEADER, MetricRow, rows_to_csv
+from metrics import files, judgement, same_work
+from metrics.bundle import unpack
+from metrics.files import CHART_NAMES
 from metrics.script import UserError
 
 SCRIPT = "compare_cloud_onprem_metrics.py"
 KEYS = ("a.jpg", "dir/b,c.jpg", "ü.jpg")
-CHART_NAMES = ("avg_time.png", "boxplot_time.png", "size_vs_time.png", "total_time.png")
 REFERENCE_HEADER = "timestamp,image_key,orig_size,new_size,proc_ms\n"
 
 
@@ -62,20 +71,22 @@ def test_a_complete_pair_of_files_gives_table_ratio_verdict_and_files(
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^on_prem +local +3 +0 +0 +11\.0", done.stdout, re.MULTILINE)
     assert re.search(r"^ +cloud +embedded +3 +0 +0 +22\.0", done.stdout, re.MULTILINE)
-    assert "geometric mean 2.000, median 2.000, from 2.000 to 2.000, n = 3" in done.stdout
-    assert "per picture: on-prem is 2.00x faster" in done.stdout
+    assert "coverage 100.0%: 6 of 6 rows, 6 done (no manifest: " in done.stdout
+    assert "cloud/on_prem time per picture: geometric mean 2.00, 95% CI 1.60 to 2.50" in done.stdout
+    assert "\non-prem is 2.00x faster per picture (95% CI 1.60 to 2.50, 3 pictures" in done.stdout
     assert "problem" not in done.stdout
 
     merged = checkout / "metrics" / "merged_metrics.csv"
     lines = pd.read_csv(merged)
     assert list(lines["image_key"]) == list(KEYS)
     assert list(lines["arms"]) == ["both"] * 3
-    charts = [checkout / "metrics" / "charts" / name for name in CHART_NAMES]
+    charts = [checkout / "metrics" / "charts" / f"{name}.png" for name in CHART_NAMES]
     for chart in charts:
         with Image.open(chart) as picture:
             picture.load()
-    printed = done.stdout.splitlines()[-5:]
-    assert [tmp_path / path for path in printed] == [merged, *charts]
+    results = [checkout / "metrics" / name for name in ("report.html", "summary.json")]
+    printed = done.stdout.splitlines()[-13:]
+    assert [tmp_path / path for path in printed] == [*results, merged, *charts]
 
 
 def test_problems_are_printed_with_their_reason_and_the_exit_code_is_1(checkout, run_script_in):
@@ -85,13 +96,15 @@ def test_problems_are_printed_with_their_reason_and_the_exit_code_is_1(checkout,
     done = run_script_in(SCRIPT, "--no-download")
     assert (done.returncode, done.stderr) == (1, "")
     assert "\nproblem: 1 of 3 pictures have no cloud row: 'ü.jpg'\n" in done.stdout
-    assert "\nproblem: the output differs for 1 pictures: 'dir/b,c.jpg'\n" in done.stdout
-    assert "\nnot comparable: 2 problems, see above\n" in done.stdout
+    assert "\nproblem: the output differs for 1 picture: 'dir/b,c.jpg'\n" in done.stdout
+    assert (
+        "\nnot comparable: 1 of 3 pictures have no cloud row; the output differs for 1 picture\n"
+    ) in done.stdout
     assert "faster" not in done.stdout
     merged = pd.read_csv(checkout / "metrics" / "merged_metrics.csv")
-    assert list(merged["arms"]) == ["both", "both", "left_only"]
+    assert list(merged["arms"]) == ["both", "both", "on_prem"]
     for name in CHART_NAMES:
-        assert (checkout / "metrics" / "charts" / name).exists()
+        assert (checkout / "metrics" / "charts" / f"{name}.png").exists()
 
 
 def test_reference_files_of_five_columns_are_compared(checkout, run_script_in):
@@ -107,7 +120,7 @@ def test_reference_files_of_five_columns_are_compared(checkout, run_script_in):
     assert (done.returncode, done.stderr) == (1, "")
     assert "problem: no picture was changed in the cloud arm" in done.stdout
     assert "problem: the output differs in size for 2 pictures: 'a.jpg', 'b.jpg'" in done.stdout
-    assert "n = 2" in done.stdout
+    assert "of 2 pairs, 0 identical, 0 equivalent, 0 different, 2 without hashes" in done.stdout
 
 
 def test_a_missing_file_is_one_line_that_says_what_to_run(checkout, run_script_in):
@@ -132,10 +145,16 @@ def test_with_no_cloud_to_download_from_one_line_says_how_to_start_one(checkout,
 
 
 @pytest.fixture
-def compare_files(tmp_path, monkeypatch, capsys):
+def judged_here(tmp_path, monkeypatch):
+    """No file of this checkout counts, and one chart stands for all: drawing takes long."""
+    monkeypatch.setattr(judgement, "CHARTS", judgement.CHARTS[:1])
+    for name in ("RUN_JSON", "PIXELS_CSV"):
+        monkeypatch.setattr(judgement, name, tmp_path / name)
+
+
+@pytest.fixture
+def compare_files(judged_here, tmp_path, capsys):
     """Run the script on two files of rows; the exit code, stdout and stderr."""
-    monkeypatch.setattr(compare_script, "MERGED_CSV", tmp_path / "merged.csv")
-    monkeypatch.setattr(compare_script, "CHARTS", tmp_path / "charts")
     on_prem_csv, cloud_csv = tmp_path / "on_prem.csv", tmp_path / "cloud.csv"
 
     def run(on_prem, cloud, *arguments: str):
@@ -143,10 +162,11 @@ def compare_files(tmp_path, monkeypatch, capsys):
         if cloud is not None:
             cloud_csv.write_bytes(csv_of(cloud))
         files = ("--local-csv", str(on_prem_csv), "--cloud-csv", str(cloud_csv))
-        code = compare_script.main([*files, *arguments])
+        code = compare_script.main([*files, "--output", str(run.output), *arguments])
         return code, *capsys.readouterr()
 
     run.cloud_csv = cloud_csv
+    run.output = tmp_path / "results"
     return run
 
 
@@ -159,7 +179,7 @@ PROBLEMS = {
     "a missing cloud row": (on_prem_rows(), cloud_rows()[1:], "have no cloud row"),
     "a missing on-prem row": (on_prem_rows()[1:], cloud_rows(), "have no on_prem row"),
     "a second row": (on_prem_rows(), [*cloud_rows(), cloud_rows()[0]], "more than one cloud row"),
-    "another run": (on_prem_rows(), cloud_rows("old"), "rows of different runs are mixed"),
+    "another run": (on_prem_rows(), cloud_rows("old"), "3 of 3 pictures have no cloud row"),
     "another output": (on_prem_rows(), changed(cloud_rows(), output_sha256="0"), "the output diff"),
     "a failure": (on_prem_rows(), changed(cloud_rows(), **FAILURE), "differ in success or error"),
     "another transform": (on_prem_rows(), changed(cloud_rows(), transform="v2"), "other transform"),
@@ -176,9 +196,9 @@ PROBLEMS = {
 def test_each_problem_alone_makes_the_exit_code_1(compare_files, on_prem, cloud, reason):
     code, out, _ = compare_files(on_prem, cloud, "--no-download")
     assert code == 1
-    (problem,) = [line for line in out.splitlines() if line.startswith("problem: ")]
-    assert reason in problem
-    assert "\nnot comparable: 1 problem, see above\n" in out
+    first, *_ = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert reason in first
+    assert f"\nnot comparable: {first.removeprefix('problem: ').partition(': ')[0]}" in out
 
 
 def test_run_id_selects_one_run_of_files_that_hold_two(compare_files):
@@ -187,7 +207,8 @@ def test_run_id_selects_one_run_of_files_that_hold_two(compare_files):
     assert compare_files(on_prem, cloud, "--no-download")[0] == 1
     code, out, _ = compare_files(on_prem, cloud, "--no-download", "--run-id", "one")
     assert code == 0
-    assert "geometric mean 1.000" in out
+    assert "geometric mean 1.00, 95% CI 0.80 to 1.25" in out
+    assert "3 rows of other runs ('two') do not count" in out
     code, _, err = compare_files(on_prem, cloud, "--no-download", "--run-id", "three")
     assert code == 1
     assert err == "error: no row of run 'three'; there are ['one', 'two']\n"
@@ -269,3 +290,198 @@ def test_fetched_rows_replace_the_file_only_when_there_are_some(s3, buckets, tmp
     compare_script.fetch_cloud_rows(s3, buckets.output, "run", target)
     assert target.read_bytes() == csv_of([row("a")])
     assert capsys.readouterr().err == "left out 3 rows of another run, old\n"
+
+
+# --- manifest, missing rows, same work ------------------------------------------------------------
+
+
+def manifest_file(folder: Path, keys: tuple[str, ...] = KEYS, **fields: object) -> str:
+    pictures = [{"image_key": key, "size": 1000, "sha256": "00"} for key in keys]
+    content = {"run_id": "run", "rounds": 1, "pictures": pictures, **fields}
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_a_picture_that_neither_arm_has_is_missed_by_the_manifest(compare_files, tmp_path):
+    flags = ("--no-download", "--manifest", manifest_file(tmp_path, (*KEYS, "lost.jpg")))
+    code, out, _ = compare_files(on_prem_rows(), cloud_rows(), *flags)
+    assert code == 1
+    assert "coverage 75.0%: 6 of 8 rows, 6 done, 2 missing\n" in out
+    assert "problem: 1 of 4 pictures have no on_prem row: 'lost.jpg'\n" in out
+    assert "not comparable: 1 of 4 pictures have no on_prem row; 1 of 4" in out
+
+
+def test_allow_partial_gives_a_verdict_that_says_so_and_excuses_nothing_else(compare_files):
+    flags = ("--no-download", "--allow-partial")
+    keys = [f"{n}.jpg" for n in range(5)]
+    times = {"proc_ms": 10.0, "cpu_ms": 10.0}
+    on_prem = [row(key, source="on_prem", environment="local", **times) for key in keys]
+    cloud = [row(key, proc_ms=30.0, cpu_ms=30.0) for key in keys[1:]]
+    code, out, _ = compare_files(on_prem, cloud, *flags)
+    assert code == 0
+    assert "warning: 1 of 5 pictures have no cloud row: '0.jpg'\n" in out
+    assert "on-prem is 3.00x faster per picture" in out
+    assert "partial: 90.0% of the rows" in out
+    assert compare_files(on_prem, changed(cloud, output_sha256="0"), *flags)[0] == 1
+
+
+def test_a_manifest_that_is_none_is_one_line_that_names_it(compare_files, tmp_path):
+    for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path / "cloud.csv", "is no")):
+        flags = ("--no-download", "--manifest", str(path))
+        code, _, err = compare_files(on_prem_rows(), cloud_rows(), *flags)
+        assert code == 1
+        assert err.count("\n") == 1
+        assert f"{path.name} {reason}" in err
+
+
+def photo(seed: int) -> Image.Image:
+    """A picture of the target's size with something to see in it."""
+    noise = Image.effect_noise((800, 600), 60 + seed)
+    return Image.merge("RGB", [noise, noise.rotate(90), noise.rotate(180)])
+
+
+def encoded(picture: Image.Image, **options: object) -> bytes:
+    output = io.BytesIO()
+    picture.save(output, **options)
+    return output.getvalue()
+
+
+def rounded_otherwise(picture: Image.Image) -> bytes:
+    """The output of `picture` with one value in twenty rounded the other way before encoding."""
+    pixels = np.asarray(picture).astype(int)
+    pixels += np.random.default_rng(1).choice([-1, 0, 1], pixels.shape, p=[0.025, 0.95, 0.025])
+    other = Image.fromarray(pixels.clip(0, 255).astype("uint8"))
+    return encoded(other, format="JPEG", quality=JPEG_QUALITY)
+
+
+@pytest.mark.parametrize(
+    ("other", "code", "said"),
+    [
+        (rounded_otherwise, 0, "2 identical, 1 equivalent, 0 different"),
+        (lambda _: encoded(photo(9), format="JPEG"), 1, "2 identical, 0 equivalent, 1 different"),
+    ],
+    ids=["rounding", "another picture"],
+)
+def test_outputs_that_differ_are_fetched_and_compared_pixel_by_pixel(
+    compare_files, named_buckets, tmp_path, monkeypatch, other, code, said
+):
+    s3, bucket, flags = named_buckets
+    monkeypatch.setattr(same_work, "OUTPUT_LOCAL", tmp_path / "output_local")
+    for module in (files, same_work):
+        monkeypatch.setattr(module, "CLOUD_OUTPUTS", tmp_path / "cloud_outputs")
+    here = transform_image(encoded(photo(1), format="PNG"))
+    there = other(photo(1))
+    (tmp_path / "output_local").mkdir()
+    (tmp_path / "output_local" / KEYS[0]).write_bytes(here)
+    s3.put_object(Bucket=bucket, Key=f"processed/{KEYS[0]}", Body=there)
+    on_prem = changed(on_prem_rows(), output_sha256=hashlib.sha256(here).hexdigest())
+    cloud = [
+        dataclasses.replace(r, output_sha256=hashlib.sha256(there).hexdigest())
+        if r.image_key == KEYS[0]
+        else r
+        for r in cloud_rows()
+    ]
+    s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=csv_of(cloud))
+    bundle = tmp_path / "run.zip"
+    found, out, err = compare_files(on_prem, None, *flags, "--bundle", str(bundle))
+    assert (found, err) == (code, "")
+    assert said in out
+    # The bundle carries what was measured, so the same follows where no output is at hand.
+    shutil.rmtree(tmp_path / "output_local")
+    again = tmp_path / "again"
+    assert compare_script.main(["--from", str(bundle), "--output", str(again)]) == code
+    summaries = [(folder / "summary.json").read_bytes() for folder in (compare_files.output, again)]
+    assert summaries[0] == summaries[1]
+
+
+# --- bundles --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(compare_files, tmp_path, capsys) -> Path:
+    path = tmp_path / "run.zip"
+    compare_files(on_prem_rows(), cloud_rows(), "--no-download", "--bundle", str(path))
+    return path
+
+
+def repacked(bundle: Path, **members: bytes | None) -> Path:
+    """A bundle with members replaced, added or (None) left out."""
+    with zipfile.ZipFile(bundle) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content |= members
+    changed = bundle.with_name("changed.zip")
+    with zipfile.ZipFile(changed, "w") as archive:
+        for name, data in content.items():
+            if data is not None:
+                archive.writestr(name, data)
+    return changed
+
+
+def test_a_bundle_gives_the_same_bytes_again_in_the_same_and_in_a_new_bundle(
+    bundle, compare_files, tmp_path, capsys
+):
+    again = tmp_path / "again.zip"
+    folder = str(tmp_path / "elsewhere")
+    assert compare_script.main(["--from", str(bundle), "--output", folder]) == 0
+    assert "same statistics as packed in" in capsys.readouterr().out
+    compare_script.main(["--from", str(bundle), "--output", folder, "--bundle", str(again)])
+    assert again.read_bytes() == bundle.read_bytes()
+
+
+def test_a_bundle_whose_rows_were_changed_is_found_out(bundle, tmp_path, capsys):
+    changed = repacked(bundle, **{"local_metrics.csv": csv_of(on_prem_rows(proc_ms=11.0))})
+    code = compare_script.main(["--from", str(changed), "--output", str(tmp_path / "elsewhere")])
+    assert code == 1
+    assert "the statistics that follow from its rows are not those" in capsys.readouterr().err
+
+
+def test_members_that_lead_out_of_the_folder_are_not_unpacked(bundle, tmp_path):
+    changed = repacked(bundle, **{"../escaped": b"x", "outputs/../../escaped": b"x"})
+    target = tmp_path / "a" / "b"
+    target.mkdir(parents=True)
+    unpack(changed, target)
+    assert {path.name for path in target.iterdir()} == {"local_metrics.csv", "lambda_metrics.csv"}
+    assert not list(tmp_path.rglob("escaped"))
+
+
+NOT_BUNDLES = {
+    "nothing": lambda path: b"",
+    "no zip": lambda path: b"PK but no zip",
+    "cut off": lambda path: path.read_bytes()[:-200],
+    "damaged": lambda path: path.read_bytes().replace(b"local_metrics", b"LOCAL_metrics", 1),
+    "no rows": lambda path: repacked(path, **{"local_metrics.csv": None}).read_bytes(),
+    "no summary": lambda path: repacked(path, **{"summary.json": None}).read_bytes(),
+    "no choices": lambda path: repacked(path, **{"bundle.json": None}).read_bytes(),
+    "odd choices": lambda path: repacked(path, **{"bundle.json": b"[1]"}).read_bytes(),
+    "later format": lambda path: repacked(path, **{"bundle.json": b'{"format": 99}'}).read_bytes(),
+    "odd pixels": lambda path: repacked(path, **{"pixel_differences.csv": b"x"}).read_bytes(),
+}
+
+
+@pytest.mark.parametrize("flag", ["--from", "--against"])
+@pytest.mark.parametrize("broken", NOT_BUNDLES.values(), ids=NOT_BUNDLES)
+def test_what_is_no_bundle_is_one_line_that_names_it(bundle, compare_files, flag, broken):
+    odd = bundle.with_name("odd.zip")
+    odd.write_bytes(broken(bundle))
+    code, out, err = compare_files(on_prem_rows(), cloud_rows(), "--no-download", flag, str(odd))
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "odd.zip" in err
+
+
+def test_against_an_earlier_run_each_arm_is_held_against_itself(bundle, compare_files):
+    slower = [dataclasses.replace(r, proc_ms=3 * r.proc_ms) for r in cloud_rows()]
+    other = changed(on_prem_rows(), output_sha256="cd" * 32)[:2]
+    flags = ("--no-download", "--allow-partial", "--against", str(bundle))
+    _, out, _ = compare_files(other, slower, *flags)
+    lines = [line for line in out.splitlines() if line.startswith("changed: ")]
+    assert lines == [
+        "changed: on-prem: cannot tell whether it is faster or slower than before "
+        "(ratio 1.00, 95% CI 0.80 to 1.25, 2 pictures widened by 25% for drift between the passes)",
+        "changed: on-prem: other outputs than before: 'a.jpg'",
+        "changed: on-prem: 1 picture in the run before only: 'ü.jpg'",
+        "changed: the cloud: 3.00x slower than before "
+        "(95% CI 2.40 to 3.75, 3 pictures widened by 25% for drift between the passes)",
+    ]
