@@ -18,6 +18,7 @@ from metrics.files import (
     RUN_JSON,
     SUMMARY_JSON,
     shown,
+    whole_file,
     write_whole,
 )
 from metrics.ledger import Manifest, read_manifest
@@ -191,11 +192,15 @@ def write_results(
     files = {
         REPORT_HTML.name: render_report(comparison, charts, slowest, changes).encode(),
         SUMMARY_JSON.name: summary_bytes(comparison),
-        MERGED_CSV.name: comparison.merged.to_csv(index=False).encode(),
-    } | {f"charts/{chart.name}.png": chart.light_png for chart in charts}
+    }
     for name, data in files.items():
         write_whole(folder / name, data)
-    return [folder / name for name in files]
+    with whole_file(folder / MERGED_CSV.name) as file:
+        comparison.merged.to_csv(file, mode="wb", index=False)
+    for chart in charts:
+        write_whole(folder / f"charts/{chart.name}.png", chart.light_png)
+    names = [*files, MERGED_CSV.name, *(f"charts/{chart.name}.png" for chart in charts)]
+    return [folder / name for name in names]
 
 
 def print_summary(comparison: Comparison, changes: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Reading a metrics CSV strictly: every cell is what the row promises, or is named by line."""
 
 import csv
-import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,14 +31,12 @@ def read_rows(path: Path, source: str) -> pd.DataFrame:
     """
     name = shown(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        chunks = [_typed(*chunk, source, name) for chunk in _chunks(path, name)]
     except FileNotFoundError:
         step = "onprem_images/local_image_proc.py" if source == "on_prem" else "the cloud arm"
         raise UserError(f"{name} does not exist; run {step} first") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}, line {line}: not UTF-8 text ({error.reason})") from None
-    chunks = [_typed(chunk, source, name) for chunk in _chunks(text, name)]
+    except UnicodeDecodeError:
+        raise UserError(f"{name}, line {_undecodable_line(path)}: not UTF-8 text") from None
     if not chunks:
         raise UserError(f"{name} holds no row")
     rows = pd.DataFrame(
@@ -49,24 +46,37 @@ def read_rows(path: Path, source: str) -> pd.DataFrame:
     return rows
 
 
-def _joined(parts: list) -> object:
-    if isinstance(parts[0], pd.Categorical):
-        return union_categoricals(parts)
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pd.concat(parts)
-
-
-def _chunks(text: str, name: str) -> Iterator[pd.DataFrame]:
-    """Texts by column, indexed by line of the file; every record is as long as the header."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _undecodable_line(path: Path) -> int:
+    data = path.read_bytes()
     try:
-        header = next(reader, [])
-        _check_header(header, name)
-        records = _numbered(reader, len(header), name)
-        while part := list(itertools.islice(records, CHUNK_ROWS)):
-            lines, cells = zip(*part, strict=True)
-            yield pd.DataFrame(list(cells), columns=header, index=lines, dtype=object)
-    except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: {error}") from None
+        data.decode()
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    return 1
+
+
+def _joined(parts: list) -> object:
+    return (
+        union_categoricals(parts) if isinstance(parts[0], pd.Categorical) else np.concatenate(parts)
+    )
+
+
+Cells = dict[str, np.ndarray]  # texts by column
+
+
+def _chunks(path: Path, name: str) -> Iterator[tuple[list[int], Cells]]:
+    """Lines of the file at which records end, and the records' texts by column."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            _check_header(header, name)
+            while records := list(itertools.islice(_checked(reader, header, name), CHUNK_ROWS)):
+                lines, *columns = zip(*records, strict=True)
+                arrays = (np.array(column, dtype=object) for column in columns)
+                yield lines, dict(zip(header, arrays, strict=True))
+        except csv.Error as error:
+            raise UserError(f"{name}, line {reader.line_num}: {error}") from None
 
 
 def _check_header(header: list[str], name: str) -> None:
@@ -78,57 +88,55 @@ def _check_header(header: list[str], name: str) -> None:
         raise UserError(f"{name}, line 1: no column {missing[0]!r}; its columns are {header}")
 
 
-def _numbered(reader, columns: int, name: str) -> Iterator[tuple[int, list[str]]]:
+def _checked(reader, header: list[str], name: str) -> Iterator[list]:
+    """Records as long as the header, each after the line at which it ends."""
     for record in reader:
-        if len(record) != columns:
+        if len(record) != len(header):
             raise UserError(
                 f"{name}, line {reader.line_num}: {len(record)} columns, "
-                f"where the header has {columns}"
+                f"where the header has {len(header)}"
             )
-        yield reader.line_num, record
+        yield [reader.line_num, *record]
 
 
-def _typed(texts: pd.DataFrame, source: str, name: str) -> dict[str, object]:
+def _typed(lines: list[int], cells: Cells, source: str, name: str) -> dict[str, object]:
     """The columns of one chunk as what they are: arrays of numbers, categoricals, texts."""
+    if source == "cloud" and "run_id" not in cells:  # reference keys carry the bucket's prefix
+        keys = [key.removeprefix("input/") for key in cells["image_key"]]
+        cells["image_key"] = np.array(keys, dtype=object)
     defaults = {"source": source, **DEFAULTS}
-    if source == "cloud" and "run_id" not in texts:  # reference keys carry the bucket's prefix
-        texts["image_key"] = texts["image_key"].str.removeprefix("input/")
     for column in COLUMNS:
-        if column not in texts:
-            texts[column] = defaults.get(column, "")
-    for column, words in WORDS.items():
-        bad = ~texts[column].isin(words).to_numpy()
+        if column not in cells:
+            cells[column] = np.full(len(lines), defaults.get(column, ""), dtype=object)
+
+    def refuse(column: str, bad: np.ndarray, why: str) -> None:
         if bad.any():
-            _refuse_cell(texts, column, name, bad, f"is not one of {', '.join(words)}")
+            line, text = lines[bad.argmax()], cells[column][bad.argmax()]
+            raise UserError(f"{name}, line {line}, column {column}: {text!r} {why}")
+
+    for column, words in WORDS.items():
+        refuse(column, ~np.isin(cells[column], words), f"is not one of {', '.join(words)}")
     columns = {}
     for column in COLUMNS:
         if column in NUMBERS:
-            columns[column] = _numbers(texts, column, name)
+            columns[column] = pd.to_numeric(cells[column], errors="coerce").astype(float)
+            refuse(column, _no_numbers(columns[column], column, cells), "is no valid number")
         elif column in CATEGORIES:
-            columns[column] = pd.Categorical(texts[column])
-        elif column == "cold_start":
-            columns[column] = (texts[column] == "true").to_numpy()
+            columns[column] = pd.Categorical(cells[column])
         else:
-            columns[column] = texts[column].to_numpy(dtype=object)
+            columns[column] = cells[column]
+    columns["cold_start"] = cells["cold_start"] == "true"
     return columns
 
 
-def _numbers(rows: pd.DataFrame, column: str, name: str) -> np.ndarray:
-    """`column` as numbers. An empty cell is NaN, where the reference run has no such column."""
-    texts = rows[column]
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=float)
+def _no_numbers(numbers: np.ndarray, column: str, cells: Cells) -> np.ndarray:
+    """Where a cell is not what its column promises. An empty one is NaN, where the reference run
+    has no such column."""
     bad = ~((numbers >= 0) & (numbers <= LARGEST_NUMBER))
     if column == "round":
         bad |= (numbers < 1) | (numbers != np.floor(numbers))
     elif column not in REFERENCE_COLUMNS:
-        bad &= (texts != "").to_numpy()
+        bad &= cells[column] != ""
     if column == "proc_ms":  # work takes time, and ratios need it
-        bad |= (numbers == 0) & (rows["status"] == "ok").to_numpy()
-    if bad.any():
-        _refuse_cell(rows, column, name, bad, "is no valid number")
-    return numbers
-
-
-def _refuse_cell(texts: pd.DataFrame, column: str, name: str, bad: np.ndarray, why: str) -> None:
-    line, text = texts.index[bad.argmax()], texts[column].iloc[bad.argmax()]
-    raise UserError(f"{name}, line {line}, column {column}: {text!r} {why}")
+        bad |= (numbers == 0) & (cells["status"] == "ok")
+    return bad
