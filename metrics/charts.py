@@ -85,7 +85,7 @@ class Theme:
 
 
 LIGHT = Theme("light", "#FFFFFF", "#1B1F24", "#555B63", "#DDE0E4", "#B00020", "#8A5300")
-DARK = Theme("dark", "#14171B", "#E8EAED", "#A9B0B8", "#32373E", "#FF8A80", "#FFB74D")
+DARK = Theme("dark", "#1B1E24", "#E8E9EC", "#A6ACB7", "#363B44", "#FF8A80", "#FFB74D")
 
 
 @dataclass(frozen=True)
@@ -679,13 +679,12 @@ def plot_timeline(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     """When was which picture in work, and did the workers stand idle?"""
     *panels, below = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1.1))
     rounds = {number for rows in comparison.rows.values() for number in rows["round"].unique()}
-    edges = [
-        phase_edges(comparison.rows[arm.name], min(rounds, default=1)) for arm in comparison.arms
-    ]
+    first = min(rounds, default=1)
+    edges = [phase_edges(comparison.rows[arm.name], first) for arm in comparison.arms]
     end_s = max((part[:, -1].max() for part, _ in edges if len(part)), default=0) or 1
     style(below, theme, grid="both")
     whole_numbers(below.yaxis, 3)
-    notes = [f"Round {min(rounds)} of {len(rounds)} is drawn."] if len(rounds) > 1 else []
+    notes = [f"Round {first} of {len(rounds)} is drawn."] if len(rounds) > 1 else []
     for axes, look, (part, unknown) in zip(panels, looks(comparison), edges, strict=True):
         draw_pictures(style(axes, theme, grid="x"), part, unknown, look, theme)
         draw_in_work(below, part, end_s, look)
@@ -810,6 +809,7 @@ def residuals_by_place(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         return known, "no picture was processed"
     if known.empty:
         few = f"one round of fewer than {NEIGHBOURS} pictures"
+        few = few if done["round"].nunique() == 1 else "no picture was processed in two rounds"
         return known, f"{few}: nothing tells what was to be expected"
     if done["begin_s"].isna().any():
         return known[:0], "timestamps unknown: the order is not known"

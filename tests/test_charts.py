@@ -620,7 +620,9 @@ def test_pictures_in_work_are_counted_over_time(tmp_path):
 def test_of_several_rounds_the_timeline_draws_the_first_and_says_so(drawn):
     figure = drawn("16 x 3", "timeline")
     assert "Round 1 of 3 is drawn." in foot(figure)
-    assert "on-prem: 16 pictures, makespan" in said(figure)
+    spans = [charts.seconds(span) for span in drawn.comparison("16 x 3").first.makespans_s]
+    assert spans[0] not in spans[1:]
+    assert f"on-prem: 16 pictures, makespan {spans[0]}" in said(figure)
     assert "Round" not in foot(drawn("16 pictures", "timeline"))
 
 
@@ -665,9 +667,9 @@ def test_the_running_median_follows_a_change_of_speed_and_not_an_outlier(tmp_pat
     axes = CHART["stability"].draw(compared(tmp_path, first, second)).axes[0]
     (median,) = (line for line in axes.lines if len(line.get_xdata()) == 100)
     values = median.get_ydata()
-    assert values[20] == pytest.approx(0)
-    assert values[50] == pytest.approx(0)
-    assert values[95] == pytest.approx(30)
+    assert values[20] == pytest.approx(0, abs=3)
+    assert values[50] == pytest.approx(0, abs=3)
+    assert values[95] == pytest.approx(30, abs=3)
 
 
 def test_points_far_off_are_counted_and_kept_at_the_edge_of_the_axis(tmp_path):
@@ -689,6 +691,13 @@ def test_points_far_off_are_counted_and_kept_at_the_edge_of_the_axis(tmp_path):
 )
 def test_where_no_residual_is_known_stability_says_why(drawn, case, reason):
     assert said(drawn(case, "stability")).count(reason) == 2
+
+
+def test_pictures_that_were_processed_in_one_of_two_rounds_have_no_residual(tmp_path):
+    first, second = both(2, 2)
+    comparison = compared(tmp_path, [first[0], first[3]], second, allow_partial=True)
+    text = said(CHART["stability"].draw(comparison))
+    assert text.count("no picture was processed in two rounds") == 1
 
 
 # --- many pictures ------------------------------------------------------------------------------
