@@ -1,66 +1,58 @@
 """The charts: one question each, both arms in the same colours everywhere.
 
-Vocabulary
-    chart       name, title, a sentence that says how to read it, and what draws it
-    theme       the colours of everything but the arms: LIGHT and DARK
-    look        an arm's colour, marker and line style, by its position in the comparison: told
-                apart with any colour vision, and in grey
-    note        a sentence for the foot that depends on the data: "2,000 of 9,000 ... are drawn"
-
-A `plot_*` function fills an empty figure and returns its notes; Chart.draw adds head and foot.
+A `plot_*` function fills an empty figure and returns its notes: sentences for the foot that depend
+on the data, such as "2,000 of 9,000 pictures are drawn". Chart.draw adds head and foot.
 """
 
 import io
 import math
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cbook import boxplot_stats
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from metrics.files import write_whole
+from metrics.chart_style import (
+    DPI,
+    LIGHT,
+    SMALL,
+    WIDTH_INCHES,
+    Look,
+    Theme,
+    add_foot,
+    add_head,
+    add_legend,
+    add_title,
+    allowance_note,
+    evenly_spaced,
+    fill_of,
+    finish_times,
+    kinds_legend,
+    looks,
+    number,
+    ratio_texts,
+    sample_note,
+    say,
+    seconds,
+    share_text,
+    stacked_bars,
+    style,
+    whole_numbers,
+)
 from metrics.findings import counted
-from metrics.interval import CONFIDENCE, RatioEstimate
+from metrics.interval import RatioEstimate
 from metrics.stability import NEIGHBOURS, residuals
 from metrics.summary import PHASES, Comparison
 
-COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermilion: first arm, second arm
 EQUAL_GREY = "#808080"  # a picture that took as long in both
-MARKERS = ("o", "^")
-LINES = ("-", "--")
-# How much of an arm's colour a part of its bar has (the rest is background), and its hatch.
-SHADES = {
-    "fetch": (0.35, "////"),
-    "process": (1.0, ""),
-    "store": (0.6, "...."),
-    "done": (1.0, ""),
-    "failed": (0.35, "xxxx"),
-    "missing": (0.0, ""),
-}
 PHASE_KINDS = ("fetch", "process", "store")
 LEDGER_KINDS = ("done", "failed", "missing")
-
-WIDTH_INCHES = 8
-DPI = 120
-MARGIN = 0.02  # of the figure's width, beside its texts
-HEAD_INCHES = 0.68  # title and two lines of subtitle
-LINE_INCHES = 0.165  # of the foot
-SUBTITLE_CHARACTERS = 115
-FOOT_CHARACTERS = 130
-LABEL_CHARACTERS = 24
-SMALL = 9  # points
-
 MOST_POINTS = 20_000
 MOST_OUTLIERS = 1_000
 MOST_BARS = 2_000
@@ -74,21 +66,6 @@ TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit i
 
 
 @dataclass(frozen=True)
-class Theme:
-    name: str
-    background: str
-    text: str
-    muted: str
-    grid: str
-    bad: str
-    caution: str
-
-
-LIGHT = Theme("light", "#FFFFFF", "#1B1F24", "#555B63", "#DDE0E4", "#B00020", "#8A5300")
-DARK = Theme("dark", "#1B1E24", "#E8E9EC", "#A6ACB7", "#363B44", "#FF8A80", "#FFB74D")
-
-
-@dataclass(frozen=True)
 class Chart:
     """`plot` fills an empty figure, and returns the notes of its foot."""
 
@@ -98,253 +75,27 @@ class Chart:
     plot: Callable[[Figure, Comparison, Theme], list[str]]
     height_inches: float = 5
 
-    def draw(self, comparison: Comparison, theme: Theme = LIGHT) -> Figure:
-        """The chart, with n and environment in its head; the caller saves it."""
+    def draw(self, comparison: Comparison, theme: Theme = LIGHT, alone: bool = True) -> Figure:
+        """The chart, with n and environment in its head; the caller saves it.
+
+        When it does not stand alone, its title and how to read it are said beside it.
+        """
         figure = Figure((WIDTH_INCHES, self.height_inches), dpi=DPI, facecolor=theme.background)
         FigureCanvasAgg(figure)
         notes = self.plot(figure, comparison, theme)
-        add_head(figure, comparison, self.title, theme)
-        lines = add_foot(figure, " ".join([self.how_to_read, *notes]), theme)
-        foot = (0.15 + lines * LINE_INCHES) / self.height_inches
-        axes_rect = (0, foot, 1, 1 - foot - HEAD_INCHES / self.height_inches)
+        head_inches = add_head(figure, comparison, self.title if alone else "", theme)
+        texts = [self.how_to_read, *notes] if alone else notes
+        foot = add_foot(figure, " ".join(texts), theme) / self.height_inches
+        axes_rect = (0, foot, 1, 1 - foot - head_inches / self.height_inches)
         figure.set_layout_engine("constrained", rect=axes_rect, w_pad=0.12)
         return figure
 
 
-def chart_png(comparison: Comparison, chart: Chart, theme: Theme) -> bytes:
+def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
     """The chart as a PNG file: the same bytes for the same comparison."""
     file = io.BytesIO()
-    chart.draw(comparison, theme).savefig(file, format="png", metadata={"Software": None})
+    chart.draw(comparison, theme, alone).savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
-
-
-def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw every chart into `folder`, for a light background; returns the files."""
-    paths = [folder / f"{chart.name}.png" for chart in CHARTS]
-    for path, chart in zip(paths, CHARTS, strict=True):
-        write_whole(path, chart_png(comparison, chart, LIGHT))
-    return paths
-
-
-# --- head and foot ------------------------------------------------------------------------------
-
-
-def add_head(figure: Figure, comparison: Comparison, title: str, theme: Theme) -> None:
-    """Title, n and environment; and a mark on what must not be relied on."""
-    height = figure.get_figheight()
-    top, below = 1 - 0.1 / height, 1 - 0.365 / height
-    bold = {"fontsize": 13, "fontweight": "bold", "va": "top"}
-    figure.text(MARGIN, top, title, color=theme.text, **bold)
-    subtitle = shortened(f"{n_of(comparison)} · {environments(comparison)}", SUBTITLE_CHARACTERS)
-    figure.text(MARGIN, below, subtitle, fontsize=SMALL, color=theme.muted, va="top")
-    bold["fontsize"] = 11
-    if comparison.problems:
-        figure.text(1 - MARGIN, top, "NOT COMPARABLE", ha="right", color=theme.bad, **bold)
-    elif comparison.is_partial:
-        figure.text(1 - MARGIN, top, "PARTIAL", ha="right", color=theme.caution, **bold)
-
-
-def add_foot(figure: Figure, text: str, theme: Theme) -> int:
-    """Returns the number of lines."""
-    lines = textwrap.wrap(text, FOOT_CHARACTERS, break_on_hyphens=False)
-    bottom = 0.075 / figure.get_figheight()
-    figure.text(MARGIN, bottom, "\n".join(lines), fontsize=8.5, color=theme.muted, va="bottom")
-    return len(lines)
-
-
-def n_of(comparison: Comparison) -> str:
-    """`16 pictures x 3 rounds in both arms`."""
-    pairs = comparison.pairs
-    rounds = pairs["round"].nunique()
-    if rounds <= 1:
-        return f"{counted(len(pairs), 'picture')} in both arms"
-    pictures = pairs["image_key"].nunique()
-    if len(pairs) == pictures * rounds:
-        return f"{counted(pictures, 'picture')} x {rounds} rounds in both arms"
-    of = f"of {counted(pictures, 'picture')} x {rounds} rounds"
-    return f"{counted(len(pairs), 'pair')} {of} in both arms"
-
-
-def environments(comparison: Comparison) -> str:
-    names = {"embedded": "embedded cloud on this machine, not AWS"}
-    return ", ".join(
-        f"{arm.label}: {names.get(arm.environment, plain(arm.environment))}"
-        for arm in (comparison.first, comparison.second)
-    )
-
-
-# --- looks and texts ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an arm is drawn. `label` has its environment, when its name does not say that."""
-
-    name: str
-    label: str
-    colour: str
-    marker: str
-    line: str
-
-
-def looks(comparison: Comparison) -> list[Look]:
-    arms = (comparison.first, comparison.second)
-    labels = [
-        arm.label if arm.environment in ("local", "unknown") else f"{arm.label} ({arm.environment})"
-        for arm in arms
-    ]
-    texts = [plain(label, LABEL_CHARACTERS) for label in labels]
-    names = [arm.name for arm in arms]
-    return [Look(*look) for look in zip(names, texts, COLOURS, MARKERS, LINES, strict=True)]
-
-
-def plain(text: str, characters: int = 1000) -> str:
-    """`text` of a file on one line, cut to size, and with no dollar that would begin a formula."""
-    line = " ".join(text.split())
-    cut = line if len(line) <= characters else line[: characters - 1] + "…"
-    return cut.replace("$", r"\$")
-
-
-def shortened(text: str, characters: int) -> str:
-    """`text` in two lines at most."""
-    return textwrap.fill(text, characters, max_lines=2, placeholder=" …")
-
-
-def number(value: float) -> str:
-    """Three digits or more, written out."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:#.3g}" if value >= 0.001 or value == 0 else f"{value:.6f}"
-
-
-def seconds(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{number(value)} s"
-
-
-def share_text(part: int, whole: int) -> str:
-    """Percent, rounded to 100% or 0% only when it is exactly that."""
-    if part in (0, whole):
-        return "100%" if part and whole else "0%"
-    return f"{min(max(part / whole, 0.001), 0.999):.1%}"
-
-
-def ratio_texts(estimate: RatioEstimate) -> tuple[str, str]:
-    """The ratio, and its interval, with as many decimals as tell the ends apart."""
-    width = estimate.high - estimate.low
-    decimals = min(max(2, math.ceil(-math.log10(width)) + 1), 5) if width > 0 else 2
-    ratio, low, high = (f"{x:,.{decimals}f}" for x in (estimate.ratio, estimate.low, estimate.high))
-    return ratio, f"{CONFIDENCE:.0%} interval {low} to {high}"
-
-
-def allowance_note(estimate: RatioEstimate | None) -> list[str]:
-    if estimate is None or estimate.allowance == 1:
-        return []
-    wider = f"{estimate.allowance - 1:.0%}"
-    return [f"One round: the interval is widened by {wider} for drift between the passes."]
-
-
-# --- axes ---------------------------------------------------------------------------------------
-
-
-def style(axes: Axes, theme: Theme, grid: str = "y") -> Axes:
-    axes.set_facecolor(theme.background)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(theme.muted)
-    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.text)
-    axes.xaxis.label.set_color(theme.text)
-    axes.yaxis.label.set_color(theme.text)
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=theme.grid, linewidth=0.7)
-    axes.xaxis.set_major_formatter("{x:,.10g}")
-    axes.yaxis.set_major_formatter("{x:,.10g}")
-    return axes
-
-
-def add_legend(
-    axes: Axes, theme: Theme, columns: int = 2, bottom: float = 1, **options: object
-) -> None:
-    """Above the axes, where it hides no data; `bottom` in heights of the axes."""
-    legend = axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, bottom),
-        ncols=columns,
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=theme.text,
-        **options,
-    )
-    for handle in legend.legend_handles:
-        if not isinstance(handle, Patch):  # a band is as pale as in the chart
-            handle.set_alpha(1)
-
-
-def whole_numbers(axis: Axis, ticks: int | str = "auto") -> None:
-    axis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
-
-
-def add_title(axes: Axes, text: str, theme: Theme) -> None:
-    axes.set_title(text, loc="left", fontsize=SMALL, color=theme.text)
-
-
-def say(axes: Axes, text: str, theme: Theme) -> None:
-    """In place of data."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=theme.text)
-
-
-def finish_times(axes: Axes, comparison: Comparison, label: str, theme: Theme) -> None:
-    """An axis of times from 0, with room above the highest; says so when there is none."""
-    axes.set_ylabel(label)
-    axes.margins(y=0.18)
-    if comparison.pairs.empty:
-        axes.set_ylim(0, 1)
-        say(axes, "no picture in both arms", theme)
-    axes.set_ylim(bottom=0)
-
-
-def fill_of(kind: str, colour: str, theme: Theme) -> dict[str, object]:
-    """Face, edge and hatch of a bar's part: told apart by lightness and hatch."""
-    share, hatch = SHADES[kind]
-    face = share * np.array(to_rgb(colour)) + (1 - share) * np.array(to_rgb(theme.background))
-    return {"facecolor": tuple(face), "edgecolor": colour, "hatch": hatch}
-
-
-def kinds_legend(axes: Axes, kinds: tuple[str, ...], theme: Theme, bottom: float = 1) -> None:
-    patches = [Patch(**fill_of(kind, theme.muted, theme), label=kind) for kind in kinds]
-    add_legend(axes, theme, len(kinds), bottom, handles=patches)
-
-
-def stacked_bars(
-    axes: Axes, bars: list[tuple[str, str, dict[str, float]]], theme: Theme, label: str
-) -> None:
-    """Horizontal bars, the first on top: for each a text above it, its colour, and its parts."""
-    for place, (text, colour, parts) in enumerate(bars):
-        ends = np.cumsum([0, *parts.values()])
-        for left, (kind, width) in zip(ends, parts.items(), strict=False):
-            if width:
-                axes.barh(place, width, 0.42, left=left, **fill_of(kind, colour, theme))
-        axes.annotate(
-            text,
-            (0, place - 0.21),
-            xytext=(0, 3),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=SMALL,
-            color=theme.text,
-        )
-    axes.set_yticks([])
-    axes.set_ylim(len(bars) - 0.6, -0.75)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlim(0, 1.02 * max((sum(parts.values()) for *_, parts in bars), default=0) or 1)
-    axes.set_xlabel(label)
-
-
-def evenly_spaced(count: int, most: int) -> np.ndarray:
-    """Positions of at most `most` of `count` things, the first and the last among them."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
-
-
-def sample_note(count: int, most: int, what: str) -> list[str]:
-    return [f"Of {count:,} {what} an even sample of {most:,} is drawn."] if count > most else []
 
 
 # --- pictures in both arms ----------------------------------------------------------------------

@@ -183,8 +183,8 @@ def write_results(
             chart.name,
             chart.title,
             chart.how_to_read,
-            chart_png(comparison, chart, LIGHT),
-            chart_png(comparison, chart, DARK),
+            chart_png(comparison, chart, LIGHT, alone=False),
+            chart_png(comparison, chart, DARK, alone=False),
         )
         for chart in CHARTS
     ]
@@ -197,9 +197,9 @@ def write_results(
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
         comparison.merged.to_csv(file, mode="wb", index=False)
-    for chart in charts:
-        write_whole(folder / f"charts/{chart.name}.png", chart.light_png)
-    names = [*files, MERGED_CSV.name, *(f"charts/{chart.name}.png" for chart in charts)]
+    for chart in CHARTS:
+        write_whole(folder / f"charts/{chart.name}.png", chart_png(comparison, chart, LIGHT))
+    names = [*files, MERGED_CSV.name, *(f"charts/{chart.name}.png" for chart in CHARTS)]
     return [folder / name for name in names]
 
 

@@ -84,7 +84,7 @@ def where(comparison: Comparison) -> str:
 def _winner(comparison: Comparison, estimate: RatioEstimate) -> tuple[str, tuple[str, str, str]]:
     """The faster arm, and how many times faster: estimate, low, high."""
     winner = comparison.first if estimate.ratio > 1 else comparison.second
-    return winner.label, _digits(*_at_least_1(estimate))
+    return winner.label, rounded_alike(*_at_least_1(estimate))
 
 
 def _at_least_1(estimate: RatioEstimate) -> tuple[float, float, float]:
@@ -94,7 +94,7 @@ def _at_least_1(estimate: RatioEstimate) -> tuple[float, float, float]:
     return 1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low
 
 
-def _digits(ratio: float, low: float, high: float) -> tuple[str, str, str]:
+def rounded_alike(ratio: float, low: float, high: float) -> tuple[str, str, str]:
     """Rounded alike: finely enough to tell the ends from each other, and from 1 where it is out."""
     gap = high - low
     if not low <= 1 <= high:
@@ -108,7 +108,7 @@ def _ci(numbers: tuple[str, str, str]) -> str:
 
 
 def _interval(estimate: RatioEstimate) -> str:
-    numbers = _digits(estimate.ratio, estimate.low, estimate.high)
+    numbers = rounded_alike(estimate.ratio, estimate.low, estimate.high)
     return f"{numbers[0]}, {_ci(numbers)}"
 
 
@@ -129,7 +129,7 @@ def in_words(estimate: RatioEstimate, below: str, above: str, than: str) -> str:
             f"cannot tell whether it is {below} or {above} {than} (ratio "
             f"{_interval(estimate)}{basis})"
         )
-    turned = _digits(*_at_least_1(estimate))
+    turned = rounded_alike(*_at_least_1(estimate))
     side = above if estimate.ratio > 1 else below
     return f"{turned[0]}x {side} {than} ({_ci(turned)}{basis})"
 

@@ -20,8 +20,9 @@ from PIL import Image
 from rows import row
 
 from lambda_function.metrics_log import COLUMNS, HEADER, rows_to_csv
-from metrics import charts
-from metrics.charts import CHARTS, COLOURS, DARK, LIGHT, chart_png, save_charts
+from metrics import chart_style, charts
+from metrics.chart_style import COLOURS, DARK, LIGHT, Theme
+from metrics.charts import CHARTS, chart_png
 from metrics.files import CHART_NAMES
 from metrics.rows import REFERENCE_COLUMNS, read_rows
 from metrics.stability import residuals
@@ -144,7 +145,7 @@ class Drawn:
             self.comparisons[case] = CASES[case](self.folders.mktemp("case"))
         return self.comparisons[case]
 
-    def __call__(self, case: str, name: str, theme: charts.Theme = LIGHT) -> Figure:
+    def __call__(self, case: str, name: str, theme: Theme = LIGHT) -> Figure:
         key = (case, name, theme.name)
         if key not in self.figures:
             figure = CHART[name].draw(self.comparison(case), theme)
@@ -292,16 +293,30 @@ def test_charts_of_pairs_say_when_there_is_none(drawn, name):
 # --- files and themes ---------------------------------------------------------------------------
 
 
-def test_a_png_file_of_each_promised_name_is_saved(drawn, tmp_path):
-    paths = save_charts(drawn.comparison("16 pictures"), tmp_path / "new" / "charts")
-    assert [path.name for path in paths] == [f"{name}.png" for name in CHART_NAMES]
-    for path in paths:
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.format == "PNG"
-            assert picture.width == 960
-            assert picture.height >= 600
-            assert len(picture.convert("RGB").getcolors(2**20)) > 10  # not blank
+def test_there_is_a_chart_of_each_promised_name():
+    assert tuple(chart.name for chart in CHARTS) == CHART_NAMES
+
+
+@every_chart
+def test_a_chart_is_a_png_with_something_in_it(drawn, name):
+    chart = CHARTS[CHART_NAMES.index(name)]
+    png = chart_png(drawn.comparison("16 pictures"), chart, LIGHT)
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.width == 960
+        assert picture.height >= 600
+        assert len(picture.convert("RGB").getcolors(2**20)) > 10  # not blank
+
+
+@every_chart
+def test_a_chart_that_does_not_stand_alone_lacks_title_and_how_to_read_it(drawn, name):
+    chart = CHARTS[CHART_NAMES.index(name)]
+    figure = chart.draw(drawn.comparison("16 pictures"), LIGHT, alone=False)
+    text = said(figure)
+    assert chart.title not in text
+    assert chart.how_to_read.split(".")[0] not in text
+    assert "16 pictures in both arms" in text
 
 
 @every_chart
@@ -350,9 +365,9 @@ def test_nothing_is_darker_than_a_dark_background(drawn, name):
 
 
 def test_arms_differ_in_marker_and_line_style_and_parts_of_bars_in_hatch():
-    assert len(set(charts.MARKERS)) == len(set(charts.LINES)) == 2
+    assert len(set(chart_style.MARKERS)) == len(set(chart_style.LINES)) == 2
     for kinds in (charts.PHASE_KINDS, charts.LEDGER_KINDS):
-        styles = [charts.SHADES[kind] for kind in kinds]
+        styles = [chart_style.SHADES[kind] for kind in kinds]
         assert len(set(styles)) == len({share for share, _ in styles}) == len(kinds)
 
 
@@ -377,7 +392,7 @@ def test_average_bars_are_the_means_in_the_colours_of_the_arms(tmp_path):
 def test_the_averages_come_with_the_interval_of_the_ratio_unless_it_is_void(drawn):
     estimate = drawn.comparison("16 x 3").per_picture
     figure = drawn("16 x 3", "avg_time")
-    assert f"the cloud / on-prem: {estimate.ratio:.3f} (95% interval" in said(figure)
+    assert f"the cloud / on-prem: {estimate.ratio:.2f} (95% interval" in said(figure)
     assert "widened" not in said(figure)
     assert "widened by 25%" in foot(drawn("16 pictures", "avg_time"))
     assert "ratio" not in said(drawn("five columns", "avg_time"))

@@ -15,12 +15,12 @@ from metrics.findings import Finding, counted
 from metrics.interval import DRIFT_ALLOWANCE, RatioEstimate
 from metrics.summary import Comparison, compare
 from metrics.verdict import (
-    _digits,
     difference,
     in_words,
     ledger_line,
     p_text,
     ratio_line,
+    rounded_alike,
     same_work_line,
     table,
     verdict_per_picture,
@@ -291,7 +291,7 @@ def test_ends_that_differ_are_told_apart_and_from_a_1_that_is_outside(low, width
     high = low * (1 + width)
     assume(abs(low - 1) > 1e-4)
     assume(abs(high - 1) > 1e-4)
-    ratio, first, last = map(float, _digits(low + share * (high - low), low, high))
+    ratio, first, last = map(float, rounded_alike(low + share * (high - low), low, high))
     assert first < last
     assert first <= ratio <= last
     assert (first <= 1 <= last) == (low <= 1 <= high)
@@ -308,7 +308,7 @@ def test_ends_that_differ_are_told_apart_and_from_a_1_that_is_outside(low, width
     ],
 )
 def test_a_ratio_and_its_interval_are_rounded_alike(numbers, texts):
-    assert _digits(*numbers) == texts
+    assert rounded_alike(*numbers) == texts
 
 
 @pytest.mark.parametrize(

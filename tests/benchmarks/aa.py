@@ -22,6 +22,8 @@ import master_pipeline
 from metrics.files import IMAGES, SUMMARY_JSON
 from metrics.script import DONE, UserError, positive_int, run_script, script_parser
 
+QUESTIONS = ("per_picture", "whole_job")  # the keys of summary.json
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
@@ -32,29 +34,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    told = {"per picture": 0, "whole job": 0}
+    told = dict.fromkeys(QUESTIONS, 0)
     for number in range(1, args.repeat + 1):
-        estimate = run_once(args)
-        for question, answer in estimate.items():
-            told[question] += not answer["low"] <= 1 <= answer["high"]
-        ends = "  ".join(
-            f"{question} {answer['ratio']:.3f} ({answer['low']:.3f} to {answer['high']:.3f})"
-            for question, answer in estimate.items()
-        )
-        print(f"{number:3}  {ends}", flush=True)
+        summary = run_once(args)
+        ends = []
+        for question in QUESTIONS:
+            estimate, verdict = summary[question], summary["verdict"][question]
+            could_tell = not verdict.startswith("cannot tell")
+            told[question] += could_tell
+            interval = f"{estimate['ratio']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+            ends.append(f"{question} {interval} {'TOLD' if could_tell else ''}")
+        print(f"{number:3}  {'  '.join(ends)}", flush=True)
     for question, count in told.items():
         print(f"{question}: {args.repeat - count} of {args.repeat} runs could not tell")
     return DONE
 
 
-def run_once(args: argparse.Namespace) -> dict[str, dict]:
-    """The estimates of one run by question."""
+def run_once(args: argparse.Namespace) -> dict:
+    """The summary of one run."""
     flags = ["--aa", "--rounds", str(args.rounds), "--images", str(args.images)]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as e:
         if master_pipeline.main(flags) != DONE:
             raise UserError(f"a run failed: {e.getvalue().strip()}")
-    summary = json.loads(SUMMARY_JSON.read_bytes())
-    return {"per picture": summary["per_picture"], "whole job": summary["whole_job"]}
+    return json.loads(SUMMARY_JSON.read_bytes())
 
 
 if __name__ == "__main__":
