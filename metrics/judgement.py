@@ -10,7 +10,8 @@ import pandas as pd
 
 from metrics.bundle import Choices, Evidence, pack, unpack
 from metrics.changes import describe_changes
-from metrics.charts import CHARTS, DARK, LIGHT, chart_png
+from metrics.chart_style import DARK, LIGHT
+from metrics.charts import CHARTS, chart_png
 from metrics.files import (
     MERGED_CSV,
     PIXELS_CSV,
