@@ -115,14 +115,15 @@ def _render_in_processes() -> list[bytes]:
         tqdm(total=len(order), desc="sample pictures", unit="picture", disable=None) as bar,
     ):
         rendered = {}
-        for index, content in results(pool, _render, ((index,) for index in order)):
+        tasks = ((index, PICTURES[index]) for index in order)
+        for index, content in results(pool, _render, tasks):
             rendered[index] = content
             bar.update()
     return [rendered[index] for index in range(len(PICTURES))]
 
 
-def _render(index: int) -> tuple[int, bytes]:
-    return index, render_picture(PICTURES[index], (SAMPLE_SEED, index))
+def _render(index: int, picture: SamplePicture) -> tuple[int, bytes]:
+    return index, render_picture(picture, (SAMPLE_SEED, index))
 
 
 def _import_numpy() -> None:
