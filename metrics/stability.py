@@ -100,12 +100,9 @@ def _drift_within(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[F
     if line.pvalue >= DRIFT_P or abs(line.slope) < math.log1p(LARGEST_DRIFT):
         return []
     change = f"{abs(math.expm1(line.slope)):.0%} {'slower' if line.slope > 0 else 'faster'}"
-    return [
-        Finding(
-            f"{label}: pictures became {change} from the first to the last of a pass",
-            advice="end other work, let the machine cool down, or use more rounds",
-        )
-    ]
+    text = f"{label}: pictures became {change} from the first to the last of a pass"
+    cause = "let the machine cool down" if line.slope > 0 else "let it settle before a run"
+    return [Finding(text, advice=f"end other work, {cause}, or use more rounds")]
 
 
 def _drift_between(label: str, rows: pd.DataFrame) -> list[Finding]:
