@@ -58,12 +58,13 @@ def generate(folder: Path, count: int) -> None:
 
 
 def check(count: int) -> None:
-    from metrics.summary import compare, read_rows
+    from metrics.rows import read_rows
+    from metrics.summary import compare
 
     comparison = compare(read_rows(LOCAL_CSV, "on_prem"), read_rows(CLOUD_CSV, "cloud"))
     pairs = comparison.pairs
-    assert comparison.on_prem.rows == comparison.cloud.rows == count, "rows are missing"
-    assert comparison.on_prem.failed == comparison.cloud.failed == 0, "pictures failed"
+    assert comparison.first.rows == comparison.second.rows == count, "rows are missing"
+    assert comparison.first.failed == comparison.second.failed == 0, "pictures failed"
     equal = (pairs["output_sha256_on_prem"] == pairs["output_sha256_cloud"]).sum()
     assert equal == count, f"only {equal} of {count} outputs are equal"
     print(f"{count} rows in each arm, {equal} equal output hashes, no error")
