@@ -19,6 +19,7 @@ from metrics.findings import Finding, counted
 LARGEST_SPREAD = 0.10  # pyperf's limit, too
 LARGEST_DRIFT = 0.05
 DRIFT_P = 0.01
+LEAST_PLACE_SD = 0.1  # of places in a pass: two rounds have one order, which tells nothing of drift
 FEW_PICTURES = 20
 NEIGHBOURS = 11  # pictures of like size that one is held against
 OUTLIER_SPREADS = 6.0
@@ -94,7 +95,7 @@ def _drift_within(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[F
     # Less what is usual, like the residual: a picture that always comes early tells nothing.
     place = beyond_expected(place_in_pass(rows), rows)
     known = residual.notna() & place.notna()
-    if known.sum() < FEW_PICTURES or place[known].nunique() < 2:
+    if known.sum() < FEW_PICTURES or place[known].std() < LEAST_PLACE_SD:
         return []
     line = stats.linregress(place[known], residual[known])
     if line.pvalue >= DRIFT_P or abs(line.slope) < math.log1p(LARGEST_DRIFT):
