@@ -9,8 +9,10 @@ makes it fail, so that Lambda retries it; doing a picture twice changes nothing.
 
 import json
 import os
+import threading
 import time
 import uuid
+from collections import Counter
 from functools import cache
 from urllib.parse import unquote_plus, urlsplit
 
@@ -33,12 +35,14 @@ WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
 
 _is_cold = True
+_counting = threading.Lock()  # rows are read in parallel
+_s3_requests: Counter[str] = Counter()  # by operation, since the last invocation's log line
 
 
 @cache
 def s3_client():
-    """The one S3 client of this execution environment."""
-    return boto3.client(
+    """The one S3 client of this execution environment; it counts its requests: AWS bills each."""
+    client = boto3.client(
         "s3",
         config=Config(
             retries={"mode": "standard", "max_attempts": 5},
@@ -47,6 +51,14 @@ def s3_client():
             read_timeout=20,
         ),
     )
+    client.meta.events.register("before-send.s3", count_request)
+    return client
+
+
+def count_request(event_name: str, **_: object) -> None:
+    """For each try, since AWS bills retries, too. `event_name` ends in the operation."""
+    with _counting:
+        _s3_requests[event_name.rpartition(".")[2]] += 1
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # in Lambda: in the init phase, before any event
@@ -65,7 +77,7 @@ def lambda_handler(event: dict, context) -> dict:
             counts["refused"] += 1
             print(json.dumps({"refused": reason, "request_id": context.aws_request_id}))
             continue
-        row = process_record(s3, record, output_bucket, cold)
+        row = process_record(s3, record, output_bucket, cold, context.aws_request_id)
         put_row(s3, output_bucket, row)
         counts[row.status] += 1
         cold = False
@@ -74,7 +86,9 @@ def lambda_handler(event: dict, context) -> dict:
             s3, output_bucket, lambda: context.get_remaining_time_in_millis() / 1000
         )
     took_ms = round((time.perf_counter() - start) * 1000, 1)
-    print(json.dumps({"request_id": context.aws_request_id, "took_ms": took_ms, **counts}))
+    line = {"request_id": context.aws_request_id, "took_ms": took_ms, **counts}
+    print(json.dumps({**line, "s3_requests": dict(_s3_requests)}))
+    _s3_requests.clear()
     return counts
 
 
@@ -98,7 +112,9 @@ def object_key(record: dict) -> str:
     return unquote_plus(record["s3"]["object"]["key"])
 
 
-def process_record(s3, record: dict, output_bucket: str, cold_start: bool) -> MetricRow:
+def process_record(
+    s3, record: dict, output_bucket: str, cold_start: bool, request_id: str
+) -> MetricRow:
     """Store the output of the picture that `record` tells of; its row, not yet stored."""
     bucket, key = record["s3"]["bucket"]["name"], object_key(record)
     image_key = key.removeprefix(INPUT_PREFIX)
@@ -123,6 +139,7 @@ def process_record(s3, record: dict, output_bucket: str, cold_start: bool) -> Me
         worker=WORKER,
         memory_mb=int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 0)),
         environment=environment_of(s3),
+        request_id=request_id,
     )
 
 

@@ -66,6 +66,7 @@ class MetricRow:
     milliseconds but `cpu_ms`; sizes are bytes; `new_size` and `proc_ms` of a failed picture are 0
     and what the attempt took. `timestamp` is when reading the picture began (UTC, ISO 8601), so
     that `fetch_ms`, `proc_ms` and `store_ms` follow it. `memory_mb` is what the arm could use.
+    `request_id` is Lambda's, of the invocation that the row came from; empty on-prem.
     """
 
     timestamp: str
@@ -87,6 +88,7 @@ class MetricRow:
     environment: str
     output_sha256: str
     transform: str
+    request_id: str = ""
 
     @property
     def id(self) -> RowId:
