@@ -1,0 +1,119 @@
+"""What the cloud arm costs on AWS, part by part, before a run and after it.
+
+List prices without free tier, volume tiers or savings plans, from PRICES: one table, one date, one
+region; other regions differ by some percent. Requests to S3 count as much as computing at these
+sizes, so a cost from durations alone would be wrong.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+PRICES_OF = "us-east-1, list prices as of November 2025"
+PRICES = {  # USD
+    "lambda_request": 0.20 / 1e6,
+    "lambda_gb_s_x86_64": 0.0000166667,
+    "lambda_gb_s_arm64": 0.0000133334,
+    "s3_put": 0.005 / 1e3,  # PUT, POST, COPY, LIST
+    "s3_get": 0.0004 / 1e3,  # GET, HEAD; DELETE is free
+    "s3_gb_month": 0.023,
+    "transfer_out_gb": 0.09,  # into AWS is free, and so is S3 to Lambda in one region
+    "logs_gb": 0.50,
+}
+GB = 1e9
+HOURS_A_MONTH = 730
+STORED_HOURS = 24.0  # until the next run, or the stack's deletion, removes what this one left
+
+# What is assumed before a run, from the embedded cloud's own log lines on the sample set and on
+# 500 small pictures (2026-11-24): billed time grows with the file; requests do not.
+BILLED_MS = 60.0
+BILLED_MS_PER_MB = 40.0
+PUTS_A_PICTURE, GETS_A_PICTURE = 5.0, 3.0  # by the handler
+OUTPUT_BYTES, LOG_BYTES, ROW_BYTES = 90_000, 700, 400  # of a picture
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What AWS bills for. `stored_gb` are input and output together."""
+
+    pictures: int
+    invocations: float
+    gb_s: float
+    s3_puts: float
+    s3_gets: float
+    stored_gb: float
+    transfer_out_gb: float
+    logs_gb: float
+    architecture: str = "x86_64"
+
+
+def expected_usage(
+    sizes: list[int], rounds: int, memory_mb: int, architecture: str = "x86_64"
+) -> Usage:
+    """Of a run over pictures of these sizes (bytes), each done once in every round."""
+    n = len(sizes) * rounds
+    megabytes = sum(sizes) / 1e6 * rounds
+    billed_s = (BILLED_MS * n + BILLED_MS_PER_MB * megabytes) / 1000
+    return Usage(
+        pictures=n,
+        invocations=n,
+        gb_s=billed_s * memory_mb / 1024,
+        s3_puts=n * (PUTS_A_PICTURE + 1),  # and the upload
+        s3_gets=n * GETS_A_PICTURE,
+        stored_gb=(sum(sizes) + len(sizes) * OUTPUT_BYTES) / GB,
+        transfer_out_gb=n * ROW_BYTES / GB,
+        logs_gb=n * LOG_BYTES / GB,
+        architecture=architecture,
+    )
+
+
+def measured_usage(
+    rows: pd.DataFrame, invocations: pd.DataFrame, architecture: str = "x86_64"
+) -> Usage:
+    """Of a run that is over, from the cloud arm's rows and what Lambda measured of them.
+
+    Invocations without a REPORT line are taken for average ones: they were billed, too.
+    """
+    requests = rows["request_id"].nunique()
+    known = invocations["request_id"].nunique()
+    scale = requests / known if known else 0.0
+    gb_s = (invocations["billed_ms"] / 1000 * invocations["memory_mb"] / 1024).sum()
+    first_round = rows.drop_duplicates("image_key")
+    return Usage(
+        pictures=len(rows),
+        invocations=len(invocations) * scale,
+        gb_s=gb_s * scale,
+        s3_puts=invocations["s3_puts"].sum() * scale + len(rows),
+        s3_gets=invocations["s3_gets"].sum() * scale,
+        stored_gb=float(first_round[["orig_size", "new_size"]].sum().sum()) / GB,
+        transfer_out_gb=len(rows) * ROW_BYTES / GB,
+        logs_gb=len(rows) * LOG_BYTES / GB,
+        architecture=architecture,
+    )
+
+
+def cost_by_part(usage: Usage) -> dict[str, float]:
+    """USD of each part of the bill."""
+    return {
+        "Lambda requests": usage.invocations * PRICES["lambda_request"],
+        "Lambda GB-seconds": usage.gb_s * PRICES[f"lambda_gb_s_{usage.architecture}"],
+        "S3 PUT and LIST": usage.s3_puts * PRICES["s3_put"],
+        "S3 GET": usage.s3_gets * PRICES["s3_get"],
+        "S3 storage": usage.stored_gb * PRICES["s3_gb_month"] * STORED_HOURS / HOURS_A_MONTH,
+        "data transfer": usage.transfer_out_gb * PRICES["transfer_out_gb"],
+        "logs": usage.logs_gb * PRICES["logs_gb"],
+    }
+
+
+def cost_table(usage: Usage) -> str:
+    """The bill as aligned text: of the run, and of 1,000 pictures."""
+    parts = cost_by_part(usage)
+    parts["in all"] = sum(parts.values())
+    per_1000 = 1000 / usage.pictures if usage.pictures else 0.0
+    lines = [f"{'cost on AWS (USD)':<20}{'this run':>12}{'1,000 pictures':>16}"]
+    lines += [f"{name:<20}{usd:>12.6f}{usd * per_1000:>16.6f}" for name, usd in parts.items()]
+    return "\n".join(lines)
+
+
+def total_usd(usage: Usage) -> float:
+    return sum(cost_by_part(usage).values())

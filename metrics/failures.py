@@ -1,0 +1,88 @@
+"""Events that the function failed on for good: read from its failure queue, and turned into rows.
+
+Lambda puts a record of each into the queue after the last retry. Without this such a picture would
+be waited for until the time-out, and then be missing without a reason.
+"""
+
+import json
+from collections.abc import Iterator
+
+from lambda_function.cloud import Buckets
+from lambda_function.handler import (
+    INPUT_PREFIX,
+    environment_of,
+    fetch_metadata,
+    object_key,
+    round_of,
+)
+from lambda_function.metrics_log import MetricRow, RowId, put_row
+
+MESSAGES_AT_ONCE = 10  # the most that SQS hands out
+
+
+def rows_of_failures(
+    s3, sqs, queue_url: str, buckets: Buckets, missing: set[RowId]
+) -> list[MetricRow]:
+    """Make an `error` row durable for each missing picture that the queue tells of.
+
+    Messages about them are deleted, others stay: they are of another run, or of another user.
+    """
+    rows = []
+    for message in receive(sqs, queue_url):
+        record = json.loads(message["Body"])
+        found = [
+            row
+            for event in (record.get("requestPayload") or {}).get("Records", [])
+            if (row := _row(s3, event, record, buckets)) is not None and row.id in missing
+        ]
+        for row in found:
+            put_row(s3, buckets.output, row)
+        if found:
+            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+        rows += found
+    return rows
+
+
+def receive(sqs, queue_url: str) -> Iterator[dict]:
+    """All messages that the queue hands out; each is hidden from others for a while."""
+    while messages := sqs.receive_message(
+        QueueUrl=queue_url, MaxNumberOfMessages=MESSAGES_AT_ONCE, WaitTimeSeconds=1
+    ).get("Messages"):
+        yield from messages
+
+
+def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
+    """The row of a picture that the function failed on; None when it is not there any more, or was
+    uploaded again since."""
+    bucket, key = event["s3"]["bucket"]["name"], object_key(event)
+    if bucket != buckets.input or not key.startswith(INPUT_PREFIX):
+        return None
+    stored = fetch_metadata(s3, bucket, key)
+    if stored is None or stored["ETag"].strip('"') != event["s3"]["object"].get("eTag"):
+        return None
+    context = record["requestContext"]
+    problem = record.get("responsePayload") or {}
+    tries = context.get("approximateInvokeCount", "several")
+    reason = f"{problem.get('errorType', 'no answer')}: {problem.get('errorMessage', '')}"
+    return MetricRow(
+        timestamp=record["timestamp"].replace("Z", "+00:00"),
+        image_key=key.removeprefix(INPUT_PREFIX),
+        orig_size=stored["ContentLength"],
+        new_size=0,
+        proc_ms=0.0,
+        source="cloud",
+        run_id=stored["Metadata"].get("run-id", ""),
+        round=round_of(stored["Metadata"]),
+        status="error",
+        error=f"LambdaFailure: {context.get('condition')} after {tries} tries: {reason}",
+        cpu_ms=0.0,
+        fetch_ms=0.0,
+        store_ms=0.0,
+        cold_start=False,
+        worker="",
+        memory_mb=0,
+        environment=environment_of(s3),
+        output_sha256="",
+        transform="",
+        request_id=context["requestId"],
+    )

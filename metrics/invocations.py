@@ -1,0 +1,121 @@
+"""What Lambda itself measured of a run: the REPORT lines in the function's log group.
+
+Vocabulary
+    invocation  one try of one event; retries have the same request id, and a line each
+    REPORT      the platform's own line: duration, billed duration (with the init phase), memory
+"""
+
+import csv
+import io
+import json
+import re
+import time
+from dataclasses import asdict, dataclass, fields
+
+import pandas as pd
+
+POLL_S = 2.0
+# Written within seconds as a rule; AWS promises nothing.
+LONGEST_WAIT_S = 60.0
+NUMBER = r"([0-9.]+)"
+REPORT = {
+    "duration_ms": re.compile(rf"\tDuration: {NUMBER} ms"),
+    "billed_ms": re.compile(rf"\tBilled Duration: {NUMBER} ms"),
+    "init_ms": re.compile(rf"\tInit Duration: {NUMBER} ms"),
+    "memory_mb": re.compile(rf"\tMemory Size: {NUMBER} MB"),
+    "max_memory_mb": re.compile(rf"\tMax Memory Used: {NUMBER} MB"),
+}
+REQUEST_ID = re.compile(r"REPORT RequestId: (\S+)")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """Times in ms, memory in MB; `init_ms` is 0 for a warm start. `s3_puts` are the requests in
+    S3's dearer price class (PUT, LIST), `s3_gets` those in the other; both of the whole request."""
+
+    request_id: str
+    duration_ms: float
+    billed_ms: float
+    init_ms: float
+    memory_mb: float
+    max_memory_mb: float
+    timed_out: bool
+    s3_puts: int = 0
+    s3_gets: int = 0
+
+
+def parse_report(line: str) -> Invocation | None:
+    """The invocation that a REPORT line tells of; None for any other line."""
+    if not (found := REQUEST_ID.match(line)):
+        return None
+    numbers = {name: pattern.search(line) for name, pattern in REPORT.items()}
+    return Invocation(
+        request_id=found[1],
+        timed_out="Status: timeout" in line,
+        **{name: float(match[1]) if match else 0.0 for name, match in numbers.items()},
+    )
+
+
+def collect_invocations(
+    logs, log_group: str, request_ids: set[str], since_ms: int, limit_s: float = LONGEST_WAIT_S
+) -> list[Invocation]:
+    """All tries of these requests that the log group tells of, waiting up to `limit_s` for lines
+    that are not there yet."""
+    end = time.monotonic() + limit_s
+    while True:
+        found = _read(logs, log_group, request_ids, since_ms)
+        if request_ids <= {one.request_id for one in found} or time.monotonic() > end:
+            return found
+        time.sleep(min(POLL_S, limit_s))
+
+
+def _read(logs, log_group: str, request_ids: set[str], since_ms: int) -> list[Invocation]:
+    invocations, requests = [], {}
+    pages = logs.get_paginator("filter_log_events").paginate(
+        logGroupName=log_group, startTime=since_ms, filterPattern="?REPORT ?s3_requests"
+    )
+    for page in pages:
+        for event in page["events"]:
+            message = event["message"]
+            if (one := parse_report(message)) is not None:
+                if one.request_id in request_ids:
+                    invocations.append(one)
+            elif (line := _json(message)).get("request_id") in request_ids:
+                requests.setdefault(line["request_id"], []).append(line.get("s3_requests", {}))
+    return [_with_requests(one, requests) for one in invocations]
+
+
+def _json(message: str) -> dict:
+    try:
+        line = json.loads(message)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _with_requests(one: Invocation, requests: dict[str, list[dict[str, int]]]) -> Invocation:
+    """With the S3 requests of one try; one that was killed has no line of its own."""
+    counts = requests[one.request_id].pop() if requests.get(one.request_id) else {}
+    puts = sum(n for name, n in counts.items() if name.startswith(("Put", "List", "Copy", "Post")))
+    gets = sum(n for name, n in counts.items() if name.startswith(("Get", "Head")))
+    return Invocation(**asdict(one) | {"s3_puts": puts, "s3_gets": gets})
+
+
+COLUMNS = [field.name for field in fields(Invocation)]
+
+
+def invocations_to_csv(invocations: list[Invocation]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+    writer.writeheader()
+    for one in sorted(invocations, key=lambda one: (one.request_id, one.duration_ms)):
+        writer.writerow(asdict(one))
+    return text.getvalue().encode()
+
+
+def invocations_from_csv(data: bytes) -> pd.DataFrame:
+    """One line for each invocation. Raises ValueError when `data` is not of invocations_to_csv."""
+    table = pd.read_csv(io.BytesIO(data), dtype={"request_id": str})
+    if list(table.columns) != COLUMNS:
+        raise ValueError(f"columns {list(table.columns)}")
+    return table
