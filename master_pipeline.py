@@ -18,22 +18,37 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments, fetch_cloud_rows
 from lambda_function.cloud import Cloud, add_cloud_arguments, cloud_of
 from lambda_function.metrics_log import RowId
-from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
+from metrics.files import (
+    CLOUD_CSV,
+    IMAGES,
+    INVOCATIONS_CSV,
+    LOCAL_CSV,
+    MANIFEST_JSON,
+    RESULTS,
+)
 from metrics.machine import available_cpus, new_run_id
 from metrics.run_record import RunRecord
 from metrics.script import (
+    DONE,
     UserError,
     positive_int,
     positive_seconds,
+    positive_usd,
     run_id,
     run_script,
     script_parser,
 )
 from onprem_images.dataset import Picture, write_manifest
+
+if TYPE_CHECKING:
+    from metrics.cost import Usage
+
+DEFAULT_MEMORY_MB = 1769  # the template's
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,6 +82,16 @@ def main(argv: list[str] | None = None) -> int:
         help="seconds to wait for the cloud's rows of a round; default: 120, and one a picture",
     )
     parser.add_argument("--no-clean", action="store_true", help="keep what earlier runs left")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and cost, and stop"
+    )
+    parser.add_argument(
+        "--max-cost",
+        type=positive_usd,
+        default=None,
+        metavar="USD",
+        help="refuse to start on AWS when more than this is to be expected",
+    )
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
@@ -80,6 +105,12 @@ def run(args: argparse.Namespace) -> int:
     from onprem_images.dataset import describe_data_set, load_pictures
 
     run_id, pictures = args.run_id or new_run_id(), load_pictures(args.images)
+    if args.dry_run or (args.max_cost and args.cloud == "aws"):
+        usage = expected_usage_of(args, pictures)
+        if args.dry_run:
+            print_plan(args, pictures, usage)
+            return DONE
+        check_cost(usage, args.max_cost)
     cloud_name = "none" if args.aa else args.cloud
     record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures))
     measure = compare_on_prem_with_itself if args.aa else compare_with_cloud
@@ -88,14 +119,59 @@ def run(args: argparse.Namespace) -> int:
     return exit_code
 
 
+def expected_usage_of(args: argparse.Namespace, pictures: list[Picture]) -> "Usage":
+    """What the cloud arm will use, with the memory that the function has, if there is one yet."""
+    from lambda_function.cloud import find_function, make_client
+    from metrics.cost import expected_usage
+
+    settings = {}
+    if args.cloud == "aws" and (function := find_function(cloud_of(args))):
+        settings = make_client(cloud_of(args), "lambda").get_function_configuration(
+            FunctionName=function["FunctionName"]
+        )
+    return expected_usage(
+        [picture.size for picture in pictures],
+        args.rounds,
+        settings.get("MemorySize", DEFAULT_MEMORY_MB),
+        settings.get("Architectures", ["x86_64"])[0],
+    )
+
+
+def print_plan(args: argparse.Namespace, pictures: list[Picture], usage: "Usage") -> None:
+    from metrics.cost import PRICES_OF, cost_table
+
+    total = sum(picture.size for picture in pictures)
+    rounds = f"{args.rounds} round{'' if args.rounds == 1 else 's'}"
+    print(f"would process {len(pictures)} pictures, {total:,} bytes, in {rounds}")
+    if args.aa:
+        print(f"on this machine only, {2 * args.rounds} times, with {args.workers} workers")
+        return
+    print(f"on this machine with {args.workers} workers, and in the cloud: {args.cloud}")
+    whose = "expected cost on AWS" if args.cloud == "aws" else "no cost here; on AWS about"
+    print(f"\n{cost_table(usage, whose)}\nprices: {PRICES_OF}")
+
+
+def check_cost(usage: "Usage", most_usd: float) -> None:
+    from metrics.cost import total_usd
+
+    if (usd := total_usd(usage)) > most_usd:
+        raise UserError(
+            f"the run is expected to cost {usd:.4f} USD, more than --max-cost {most_usd:g}; "
+            "--dry-run shows the parts"
+        )
+
+
 def compare_with_cloud(
     args: argparse.Namespace, run_id: str, pictures: list[Picture], record: RunRecord
 ) -> int:
     """Both arms in counter-balanced rounds, and what follows."""
-    from lambda_function.cloud import find_buckets, make_client
+    from lambda_function.cloud import find_buckets, find_function, make_client
     from metrics.cleaning import clean_cloud, clean_local
     from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
+    from metrics.failures import failure_settler
+    from metrics.invocations import save_invocations
     from metrics.rounds import first_arm_leads
+    from metrics.rows import read_rows
     from onprem_images.local_image_proc import process_on_prem
     from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
@@ -109,10 +185,11 @@ def compare_with_cloud(
         with record.step("wait", number, args.rounds):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
             timeout_s = args.timeout or default_timeout_s(len(pictures))
-            wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial)
+            wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
 
     with chosen_cloud(args) as cloud:
-        s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
+        s3, buckets, function = make_client(cloud, "s3"), find_buckets(cloud), find_function(cloud)
+        settle = failure_settler(cloud, function, s3, buckets)
         check_conditional_writes(s3, buckets.output)
         if not args.no_clean:
             with record.step("clean"):
@@ -125,6 +202,15 @@ def compare_with_cloud(
             for run_pass in passes if first_arm_leads(number) else reversed(passes):
                 run_pass(number)
         fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
+        if function:
+            with record.step("logs"):
+                save_invocations(
+                    make_client(cloud, "logs"),
+                    make_client(cloud, "lambda"),
+                    function,
+                    read_rows(CLOUD_CSV, "cloud"),
+                    INVOCATIONS_CSV,
+                )
         with record.step("compare"):
             return judge_rows_here(args, partial(download_outputs, s3, buckets.output))
 

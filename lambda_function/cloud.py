@@ -184,6 +184,17 @@ def stack_outputs(cloudformation, stack: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
 
+def find_function(cloud: Cloud) -> dict[str, str]:
+    """The stack's outputs about the function: FunctionName, LogGroupName, FailureQueueUrl. Empty
+    when both buckets were named and there is no stack of that name to ask."""
+    try:
+        return stack_outputs(make_client(cloud, "cloudformation"), cloud.stack)
+    except UserError:
+        if cloud.input_bucket and cloud.output_bucket:
+            return {}
+        raise
+
+
 def find_buckets(cloud: Cloud) -> Buckets:
     """The buckets that were named, or else the stack's. Equal ones are refused: what the function
     writes would come back to it as new input."""

@@ -1,7 +1,8 @@
 """What a judgement rests on, packed into one file and unpacked again.
 
-A bundle is a zip of the rows of both arms, the manifest, run.json, what was measured of the pixels,
-the few outputs that the report shows, the choices made, and the summary and report that followed.
+A bundle is a zip of the rows of both arms, the manifest, run.json, invocations.csv, what was
+measured of the pixels, the few outputs that the report shows, the choices made, and the summary and
+report that followed.
 """
 
 import json
@@ -42,6 +43,7 @@ class Evidence:
     cloud_csv: Path | None
     manifest: Path | None
     run_json: bytes | None
+    invocations: bytes | None
     outputs: Outputs
     pixels: PixelDifferences = field(default_factory=dict)
     choices: Choices = field(default_factory=Choices)
@@ -66,6 +68,8 @@ def pack(
         members["manifest.json"] = evidence.manifest.read_bytes()
     if evidence.run_json:
         members["run.json"] = evidence.run_json
+    if evidence.invocations:
+        members["invocations.csv"] = evidence.invocations
     members |= {f"{OUTPUTS}{sha256}.jpg": jpeg for sha256, jpeg in outputs.items()}
     members |= {path.name: path.read_bytes() for path in results}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +101,9 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
                 cloud_csv=paths.get("lambda_metrics.csv"),
                 manifest=paths.get("manifest.json"),
                 run_json=_member(archive, "run.json") if "run.json" in names else None,
+                invocations=_member(archive, "invocations.csv")
+                if "invocations.csv" in names
+                else None,
                 outputs=lambda _source, _key, sha256: outputs.get(f"{OUTPUTS}{sha256}.jpg"),
                 pixels=pixels_from_csv(_member(archive, "pixel_differences.csv")),
                 choices=Choices(**content),

@@ -20,6 +20,7 @@ from metrics.files import (
     CHARTS,
     CLOUD_CSV,
     CLOUD_OUTPUTS,
+    INVOCATIONS_CSV,
     LOCAL_CSV,
     MANIFEST_JSON,
     MERGED_CSV,
@@ -38,8 +39,9 @@ def clean_local() -> None:
     clear_outputs()
     charts = [CHARTS / f"{name}.png" for name in CHART_NAMES]
     downloads = [path for path in CLOUD_OUTPUTS.glob("*.jpg") if OWN_DOWNLOAD.fullmatch(path.name)]
-    results = (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, SUMMARY_JSON, REPORT_HTML)
-    for path in (*results, MANIFEST_JSON, PIXELS_CSV, RUN_JSON, *charts, *downloads):
+    rows = (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, INVOCATIONS_CSV, PIXELS_CSV)
+    about = (MANIFEST_JSON, RUN_JSON, SUMMARY_JSON, REPORT_HTML)
+    for path in (*rows, *about, *charts, *downloads):
         path.unlink(missing_ok=True)
 
 

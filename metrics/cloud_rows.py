@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
@@ -38,12 +38,18 @@ def default_timeout_s(pictures: int) -> float:
 
 
 def wait_for_rows(
-    s3, bucket: str, expected: set[RowId], timeout_s: float, allow_partial: bool = False
+    s3,
+    bucket: str,
+    expected: set[RowId],
+    timeout_s: float,
+    allow_partial: bool = False,
+    settle_failures: Callable[[set[RowId]], object] | None = None,
 ) -> list[MetricRow]:
     """The rows of all `expected` pictures, once each has one.
 
-    When rows stop coming although some wait to be appended (the function that was appending died),
-    and before giving up, they are appended from here. After `timeout_s`, raises UserError that
+    When rows stop coming, and before giving up, what is durable is appended from here (the function
+    that was appending may have died), after `settle_failures` has made error rows for those of the
+    missing that the function failed on. After `timeout_s`, raises UserError that
     names the missing; with `allow_partial` says so on stderr and returns what there is.
     """
     found: dict[RowId, MetricRow] = {}
@@ -70,6 +76,8 @@ def wait_for_rows(
             if news:
                 last_news = time.monotonic()
             if gave_last_chance or time.monotonic() - last_news > STALLED_S:
+                if settle_failures:
+                    settle_failures(expected - found.keys())
                 _append_leftovers(s3, bucket)
                 last_news = time.monotonic()
             else:

@@ -67,29 +67,73 @@ def expected_usage(
     )
 
 
-def measured_usage(
-    rows: pd.DataFrame, invocations: pd.DataFrame, architecture: str = "x86_64"
-) -> Usage:
-    """Of a run that is over, from the cloud arm's rows and what Lambda measured of them.
+@dataclass(frozen=True)
+class Bill:
+    """What Lambda itself measured of a run, and what AWS bills for that.
 
-    Invocations without a REPORT line are taken for average ones: they were billed, too.
+    `requests` are those that the rows name, `reported` those with a REPORT line; the others are
+    taken for average ones, since they were billed, too.
     """
-    requests = rows["request_id"].nunique()
-    known = invocations["request_id"].nunique()
-    scale = requests / known if known else 0.0
-    gb_s = (invocations["billed_ms"] / 1000 * invocations["memory_mb"] / 1024).sum()
-    first_round = rows.drop_duplicates("image_key")
-    return Usage(
+
+    usage: Usage
+    requests: int
+    reported: int
+    retries: int
+    timed_out: int
+    cold_starts: int
+    memory_mb: float
+    max_memory_mb: float
+    on_aws: bool
+
+
+def bill_of(rows: pd.DataFrame, invocations: pd.DataFrame) -> Bill | None:
+    """From the cloud arm's rows, and a line for each invocation (see invocations.py); None when no
+    row names its invocation, or none of them was reported."""
+    asked = set(rows["request_id"].unique()) - {""}
+    own = invocations[invocations["request_id"].isin(asked)]
+    reported = own["request_id"].nunique()
+    if not reported:
+        return None
+    scale = len(asked) / reported
+    gb_s = (own["billed_ms"] / 1000 * own["memory_mb"] / 1024).sum()
+    stored = rows.drop_duplicates("image_key")[["orig_size", "new_size"]].sum().sum()
+    usage = Usage(
         pictures=len(rows),
-        invocations=len(invocations) * scale,
+        invocations=len(own) * scale,
         gb_s=gb_s * scale,
-        s3_puts=invocations["s3_puts"].sum() * scale + len(rows),
-        s3_gets=invocations["s3_gets"].sum() * scale,
-        stored_gb=float(first_round[["orig_size", "new_size"]].sum().sum()) / GB,
+        s3_puts=own["s3_puts"].sum() * scale + len(rows),  # and the uploads
+        s3_gets=own["s3_gets"].sum() * scale,
+        stored_gb=float(stored) / GB,
         transfer_out_gb=len(rows) * ROW_BYTES / GB,
-        logs_gb=len(rows) * LOG_BYTES / GB,
-        architecture=architecture,
+        logs_gb=len(own) * LOG_BYTES / GB,
+        architecture=own["architecture"].iloc[0],
     )
+    return Bill(
+        usage=usage,
+        requests=len(asked),
+        reported=reported,
+        retries=len(own) - reported,
+        timed_out=int(own["timed_out"].sum()),
+        cold_starts=int((own["init_ms"] > 0).sum()),
+        memory_mb=float(own["memory_mb"].max()),
+        max_memory_mb=float(own["max_memory_mb"].max()),
+        on_aws=set(rows["environment"].unique()) == {"aws"},
+    )
+
+
+def bill_lines(bill: Bill) -> list[str]:
+    """The bill in a terminal."""
+    whose = "on AWS" if bill.on_aws else "at AWS's prices, with this machine's durations"
+    unreported = bill.requests - bill.reported
+    return [
+        f"Lambda measured {bill.reported:,} of {bill.requests:,} requests"
+        + (f" ({unreported:,} without a REPORT line are taken for average)" if unreported else "")
+        + f": {bill.retries:,} retries, {bill.timed_out:,} time-outs, "
+        f"{bill.cold_starts:,} cold starts, at most {bill.max_memory_mb:.0f} of "
+        f"{bill.memory_mb:.0f} MB used",
+        cost_table(bill.usage, f"cost {whose}"),
+        f"prices: {PRICES_OF}",
+    ]
 
 
 def cost_by_part(usage: Usage) -> dict[str, float]:
@@ -105,13 +149,13 @@ def cost_by_part(usage: Usage) -> dict[str, float]:
     }
 
 
-def cost_table(usage: Usage) -> str:
+def cost_table(usage: Usage, title: str) -> str:
     """The bill as aligned text: of the run, and of 1,000 pictures."""
     parts = cost_by_part(usage)
     parts["in all"] = sum(parts.values())
     per_1000 = 1000 / usage.pictures if usage.pictures else 0.0
-    lines = [f"{'cost on AWS (USD)':<20}{'this run':>12}{'1,000 pictures':>16}"]
-    lines += [f"{name:<20}{usd:>12.6f}{usd * per_1000:>16.6f}" for name, usd in parts.items()]
+    lines = [title, f"{'':<20}{'this run, USD':>16}{'1,000 pictures':>16}"]
+    lines += [f"{name:<20}{usd:>16.6f}{usd * per_1000:>16.6f}" for name, usd in parts.items()]
     return "\n".join(lines)
 
 

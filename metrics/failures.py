@@ -5,19 +5,26 @@ be waited for until the time-out, and then be missing without a reason.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from lambda_function.cloud import Buckets
-from lambda_function.handler import (
-    INPUT_PREFIX,
-    environment_of,
-    fetch_metadata,
-    object_key,
-    round_of,
-)
-from lambda_function.metrics_log import MetricRow, RowId, put_row
+from botocore.exceptions import ClientError
+
+from lambda_function.cloud import Buckets, Cloud, make_client
+from lambda_function.handler import INPUT_PREFIX, environment_of, object_key, round_of
+from lambda_function.metrics_log import MetricRow, RowId, is_missing, put_row
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
+
+
+def failure_settler(
+    cloud: Cloud, function: dict[str, str], s3, buckets: Buckets
+) -> Callable[[set[RowId]], object] | None:
+    """Gives the missing their rows, as far as the queue tells of them; None without a queue."""
+    if "FailureQueueUrl" not in function:
+        return None
+    sqs = make_client(cloud, "sqs")
+    return partial(rows_of_failures, s3, sqs, function["FailureQueueUrl"], buckets)
 
 
 def rows_of_failures(
@@ -57,7 +64,7 @@ def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
     bucket, key = event["s3"]["bucket"]["name"], object_key(event)
     if bucket != buckets.input or not key.startswith(INPUT_PREFIX):
         return None
-    stored = fetch_metadata(s3, bucket, key)
+    stored = _head(s3, bucket, key)
     if stored is None or stored["ETag"].strip('"') != event["s3"]["object"].get("eTag"):
         return None
     context = record["requestContext"]
@@ -86,3 +93,13 @@ def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
         transform="",
         request_id=context["requestId"],
     )
+
+
+def _head(s3, bucket: str, key: str) -> dict | None:
+    """What S3 says of an object; None when it is gone."""
+    try:
+        return s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise

@@ -10,13 +10,17 @@ import io
 import json
 import re
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 import pandas as pd
+
+from metrics.files import write_whole
 
 POLL_S = 2.0
 # Written within seconds as a rule; AWS promises nothing.
 LONGEST_WAIT_S = 60.0
+CLOCK_SKEW_MS = 5 * 60 * 1000  # between the rows' clock and the log group's, and the init phase
 NUMBER = r"([0-9.]+)"
 REPORT = {
     "duration_ms": re.compile(rf"\tDuration: {NUMBER} ms"),
@@ -40,6 +44,7 @@ class Invocation:
     memory_mb: float
     max_memory_mb: float
     timed_out: bool
+    architecture: str = "x86_64"
     s3_puts: int = 0
     s3_gets: int = 0
 
@@ -54,6 +59,20 @@ def parse_report(line: str) -> Invocation | None:
         timed_out="Status: timeout" in line,
         **{name: float(match[1]) if match else 0.0 for name, match in numbers.items()},
     )
+
+
+def save_invocations(
+    logs, lambda_client, function: dict[str, str], rows: pd.DataFrame, target: Path
+) -> None:
+    """Write what Lambda measured of the cloud arm's `rows`; `function` are the stack's outputs."""
+    request_ids = set(rows["request_id"].unique()) - {""}
+    begin = pd.to_datetime(rows["timestamp"], utc=True, format="ISO8601").min()
+    since_ms = int(begin.timestamp() * 1000) - CLOCK_SKEW_MS
+    found = collect_invocations(logs, function["LogGroupName"], request_ids, since_ms)
+    settings = lambda_client.get_function_configuration(FunctionName=function["FunctionName"])
+    architecture = settings.get("Architectures", ["x86_64"])[0]
+    found = [replace(one, architecture=architecture) for one in found]
+    write_whole(target, invocations_to_csv(found))
 
 
 def collect_invocations(
@@ -98,7 +117,7 @@ def _with_requests(one: Invocation, requests: dict[str, list[dict[str, int]]]) -
     counts = requests[one.request_id].pop() if requests.get(one.request_id) else {}
     puts = sum(n for name, n in counts.items() if name.startswith(("Put", "List", "Copy", "Post")))
     gets = sum(n for name, n in counts.items() if name.startswith(("Get", "Head")))
-    return Invocation(**asdict(one) | {"s3_puts": puts, "s3_gets": gets})
+    return replace(one, s3_puts=puts, s3_gets=gets)
 
 
 COLUMNS = [field.name for field in fields(Invocation)]
@@ -115,7 +134,7 @@ def invocations_to_csv(invocations: list[Invocation]) -> bytes:
 
 def invocations_from_csv(data: bytes) -> pd.DataFrame:
     """One line for each invocation. Raises ValueError when `data` is not of invocations_to_csv."""
-    table = pd.read_csv(io.BytesIO(data), dtype={"request_id": str})
+    table = pd.read_csv(io.BytesIO(data), dtype={"request_id": str, "architecture": str})
     if list(table.columns) != COLUMNS:
         raise ValueError(f"columns {list(table.columns)}")
     return table

@@ -12,7 +12,9 @@ from metrics.bundle import Choices, Evidence, pack, unpack
 from metrics.changes import describe_changes
 from metrics.chart_style import DARK, LIGHT
 from metrics.charts import CHARTS, chart_png
+from metrics.cost import Bill, bill_lines, bill_of
 from metrics.files import (
+    INVOCATIONS_CSV,
     MERGED_CSV,
     PIXELS_CSV,
     REPORT_HTML,
@@ -22,6 +24,7 @@ from metrics.files import (
     whole_file,
     write_whole,
 )
+from metrics.invocations import invocations_from_csv
 from metrics.ledger import Manifest, read_manifest
 from metrics.report import ReportChart, render_report, slowest_pictures
 from metrics.rounds import split_passes
@@ -61,6 +64,7 @@ def evidence_here(
         cloud_csv=None if choices.aa else cloud_csv,
         manifest=manifest,
         run_json=RUN_JSON.read_bytes() if RUN_JSON.exists() else None,
+        invocations=INVOCATIONS_CSV.read_bytes() if INVOCATIONS_CSV.exists() else None,
         outputs=output_at_hand,
         pixels=pixels,
         choices=choices,
@@ -94,11 +98,12 @@ def judge(
     if fetch_outputs:
         slowest = slowest_pictures(comparison, lambda *_: None, SLOWEST_SHOWN)
         fetch_outputs([picture.image_key for picture in slowest])
-    written = write_results(comparison, folder, outputs, changes)
+    bill = bill_in(evidence, comparison)
+    written = write_results(comparison, folder, outputs, changes, bill)
     if bundle:
         pack(bundle, evidence, pixels, used, written)
         written.append(bundle)
-    print_summary(comparison, changes)
+    print_summary(comparison, changes, bill)
     print(*map(shown, written), sep="\n")
     return FAILED if comparison.problems else DONE
 
@@ -158,6 +163,14 @@ def record_of(run_json: bytes | None, run_id: str) -> dict:
     return record if isinstance(record, dict) and record.get("run_id") == run_id else {}
 
 
+def bill_in(evidence: Evidence, comparison: Comparison) -> Bill | None:
+    """What the cloud arm's invocations cost, when Lambda's own measurements of them are known."""
+    if evidence.invocations is None or evidence.choices.aa:
+        return None
+    invocations = invocations_from_csv(evidence.invocations)
+    return bill_of(comparison.rows[comparison.second.name], invocations)
+
+
 def changes_since(bundle: Path, evidence: Evidence) -> list[str]:
     """What changed since the run in `bundle`."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
@@ -176,7 +189,11 @@ def _rows_and_record(evidence: Evidence) -> tuple[dict[str, pd.DataFrame], dict]
 
 
 def write_results(
-    comparison: Comparison, folder: Path, outputs: Callable, changes: list[str]
+    comparison: Comparison,
+    folder: Path,
+    outputs: Callable,
+    changes: list[str],
+    bill: Bill | None,
 ) -> list[Path]:
     """The report, summary, merged rows and charts; returns the files."""
     charts = [
@@ -191,8 +208,8 @@ def write_results(
     ]
     slowest = slowest_pictures(comparison, outputs, SLOWEST_SHOWN)
     files = {
-        REPORT_HTML.name: render_report(comparison, charts, slowest, changes).encode(),
-        SUMMARY_JSON.name: summary_bytes(comparison),
+        REPORT_HTML.name: render_report(comparison, charts, slowest, changes, bill).encode(),
+        SUMMARY_JSON.name: summary_bytes(comparison, bill),
     }
     for name, data in files.items():
         write_whole(folder / name, data)
@@ -204,7 +221,7 @@ def write_results(
     return [folder / name for name in names]
 
 
-def print_summary(comparison: Comparison, changes: list[str]) -> None:
+def print_summary(comparison: Comparison, changes: list[str], bill: Bill | None) -> None:
     """The judgement in a terminal: the last sentences are the answer."""
     print(table(comparison))
     print(f"\n{ledger_line(comparison)}\n{same_work_line(comparison)}")
@@ -215,5 +232,7 @@ def print_summary(comparison: Comparison, changes: list[str]) -> None:
             print(f"{kind}: {finding}")
     for change in changes:
         print(f"changed: {change}")
+    if bill:
+        print("", *bill_lines(bill), sep="\n")
     sentences = verdict_per_picture(comparison), verdict_whole_job(comparison)
     print("\n" + "\n".join(filter(None, sentences)) + "\n")

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from metrics import interval, same_work
+from metrics.cost import PRICES_OF, Bill, cost_by_part
 from metrics.findings import Finding, counted, names_of
 from metrics.interval import RatioEstimate
 from metrics.summary import Comparison, makespans_s
@@ -144,6 +145,7 @@ def render_report(
     charts: list[ReportChart],
     slowest: list[SlowPicture],
     changes: list[str] | tuple[str, ...] = (),
+    bill: Bill | None = None,
 ) -> str:
     """The page. The same input gives the same text: its only times are the run's own."""
     template = _environment().get_template(TEMPLATE)
@@ -158,6 +160,9 @@ def render_report(
         charts=charts,
         slowest=slowest,
         changes=changes,
+        bill=bill,
+        costs=cost_by_part(bill.usage) if bill else {},
+        prices_of=PRICES_OF,
     )
 
 
@@ -324,6 +329,7 @@ def _environment() -> jinja2.Environment:
         "probability": probability,
         "ratio": ratio,
         "size": size,
+        "usd": "{:.6f}".format,
         "whole": "{:,}".format,
     }
     return environment

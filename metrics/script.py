@@ -8,6 +8,20 @@ import threading
 from collections.abc import Callable
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # argparse itself exits with 2 on wrong usage
+# What to do about the errors of AWS that a user meets most, by code.
+_SIGN_IN = "the credentials are expired or unknown; sign in again, or use another --profile"
+_ALLOW = "the credentials lack this permission; see the policy in the README, or use --profile"
+_REGION = "the bucket is in another region; name it with --region"
+_BUCKET = "check --stack, --input-bucket, --output-bucket and --region"
+NEXT_STEPS = {
+    **dict.fromkeys(["ExpiredToken", "ExpiredTokenException", "RequestExpired"], _SIGN_IN),
+    **dict.fromkeys(["InvalidAccessKeyId", "InvalidClientTokenId"], _SIGN_IN),
+    **dict.fromkeys(["SignatureDoesNotMatch", "UnrecognizedClientException"], _SIGN_IN),
+    **dict.fromkeys(["AccessDenied", "AccessDeniedException", "403"], _ALLOW),
+    **dict.fromkeys(["PermanentRedirect", "AuthorizationHeaderMalformed", "301"], _REGION),
+    **dict.fromkeys(["IllegalLocationConstraintException"], _REGION),
+    "NoSuchBucket": _BUCKET,
+}
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -52,7 +66,9 @@ def cloud_problem(error: Exception) -> str | None:
         answer, call = error.response["Error"], error.operation_name
         name = answer.get("BucketName") or answer.get("Key")
         what = f"{call} {name}" if name else call
-        return _one_line(f"{what}: {answer['Code']}: {answer.get('Message', '')}")
+        step = NEXT_STEPS.get(answer["Code"])
+        line = f"{what}: {answer['Code']}: {answer.get('Message', '')}"
+        return _one_line(f"{line}; {step}" if step else line)
     if isinstance(error, BotoCoreError | Boto3Error | MetricsLogError):
         return _one_line(str(error))
     return None
@@ -76,6 +92,16 @@ def positive_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
+
+
+def positive_usd(text: str) -> float:
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = -1
+    if not 0 < usd < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of USD above 0")
+    return usd
 
 
 def run_id(text: str) -> str:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 
+from metrics.cost import PRICES_OF, Bill, cost_by_part
 from metrics.findings import Finding
 from metrics.interval import CONFIDENCE, POWER, RatioEstimate
 from metrics.same_work import LARGEST_DIFFERENCE, LEAST_PSNR_DB
@@ -19,9 +20,9 @@ FORMAT = 1
 SIGNIFICANT_DIGITS = 9
 
 
-def summary_bytes(comparison: Comparison) -> bytes:
+def summary_bytes(comparison: Comparison, bill: Bill | None = None) -> bytes:
     """The content of summary.json."""
-    content = _rounded(summary_of(comparison))
+    content = _rounded(summary_of(comparison) | {"lambda": _bill(bill)})
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -98,6 +99,16 @@ def _estimate(estimate: RatioEstimate | None) -> dict[str, object]:
         "variance_of_log_between_pictures": estimate.v_pictures,
         "detectable_difference": estimate.detectable_difference,
         "power_of_detectable_difference": POWER,
+    }
+
+
+def _bill(bill: Bill | None) -> dict[str, object] | None:
+    if bill is None:
+        return None
+    cost = cost_by_part(bill.usage)
+    return dataclasses.asdict(bill) | {
+        "cost_usd": cost | {"in all": sum(cost.values())},
+        "prices": PRICES_OF,
     }
 
 
