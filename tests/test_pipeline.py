@@ -59,6 +59,8 @@ def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
     summary = json.loads((checkout / "metrics/summary.json").read_text())
     assert summary["verdict"]["per_picture"] in done.stdout
     assert summary["ledger"]["from_manifest"] is True
+    assert (summary["lambda"]["requests"], summary["lambda"]["reported"]) == (13, 13)
+    assert summary["lambda"]["cost_usd"]["in all"] > 0
     report = (checkout / "metrics/report.html").read_text()
     assert report.count("data:image/jpeg") == 10  # both outputs of the slowest pictures
     assert list(temporary.iterdir()) == []
@@ -81,7 +83,7 @@ def test_rounds_are_counter_balanced_complete_and_packed_so_that_they_can_be_jud
     )
     assert steps_of(checkout) == [
         *[("clean", 1), on_prem[0], upload[0], wait[0], upload[1], wait[1], on_prem[1]],
-        *[upload[2], wait[2], on_prem[2], ("compare", 1)],
+        *[upload[2], wait[2], on_prem[2], ("logs", 1), ("compare", 1)],
     ]
     packed = (checkout / "metrics/summary.json").read_bytes()
     summary = json.loads(packed)
@@ -137,7 +139,7 @@ def test_run_json_tells_what_was_run_and_when(checkout, run_script_in):
     assert record["environment"]["packages"]["Pillow"] == "13.0.0"
     assert {"cpu", "cpus", "memory_mb", "git_commit", "python"} <= set(record["environment"])
     steps = record["steps"]
-    assert [s["step"] for s in steps] == ["clean", "on-prem", "upload", "wait", "compare"]
+    assert [s["step"] for s in steps] == ["clean", "on-prem", "upload", "wait", "logs", "compare"]
     assert {s["status"] for s in steps} == {"done"}
     assert record["exit_code"] == 0
     times = [time for step in steps for time in (step["start"], step["end"])]
@@ -211,6 +213,31 @@ def test_wrong_use_is_one_line_and_the_right_exit_code(
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_says_what_would_be_done_and_cost_and_does_nothing(checkout, run_script_in):
+    fill(checkout / "images_to_upload", 2)
+    done = run_script_in("master_pipeline.py", "--dry-run", "--rounds", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("would process 5 pictures, ")
+    assert "in 3 rounds" in done.stdout
+    assert "S3 PUT and LIST" in done.stdout
+    assert not (checkout / "metrics" / "run.json").exists()
+    assert not list((checkout / "onprem_images").rglob("*.csv"))
+
+
+def test_a_run_on_aws_that_would_cost_more_than_allowed_is_refused_before_it_starts(
+    embedded, checkout, run_script_in
+):
+    fill(checkout / "images_to_upload", 2)
+    flags = ("--cloud", "aws", "--endpoint-url", embedded.endpoint_url, "--region", "us-east-1")
+    done = run_script_in("master_pipeline.py", *flags, "--max-cost", "0.0000001")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the run is expected to cost 0.0")
+    assert "more than --max-cost 1e-07" in done.stderr
+    assert not (checkout / "metrics" / "run.json").exists()
+    done = run_script_in("master_pipeline.py", *flags, "--max-cost", "1")
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_pictures_with_one_output_are_refused_before_anything_starts(checkout, run_script_in):

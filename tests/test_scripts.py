@@ -109,6 +109,25 @@ def test_an_error_that_s3_answers_names_call_bucket_or_key_and_code(s3, capsys):
     assert head == "error: HeadBucket: 404: Not Found"
 
 
+NEXT_STEPS = {
+    "ExpiredToken": "sign in again",
+    "InvalidClientTokenId": "sign in again",
+    "SignatureDoesNotMatch": "sign in again",
+    "AccessDenied": "see the policy in the README",
+    "PermanentRedirect": "name it with --region",
+    "NoSuchBucket": "check --stack",
+}
+
+
+@pytest.mark.parametrize("code", NEXT_STEPS)
+def test_an_error_of_aws_that_a_user_meets_says_what_to_do_next(s3, code, capsys):
+    error = s3.exceptions.ClientError({"Error": {"Code": code, "Message": "no"}}, "GetObject")
+    assert ended_by(error) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: GetObject: {code}: no; ")
+    assert NEXT_STEPS[code] in line
+
+
 def test_a_message_of_aws_of_several_lines_becomes_one(s3, capsys):
     error = s3.exceptions.ClientError(
         {"Error": {"Code": "ValidationError", "Message": "Stack:\n  a :b\n"}}, "CreateStack"
@@ -132,6 +151,10 @@ FLAG_TYPES = {
     script.positive_seconds: (
         {"0.5": 0.5, "60": 60.0, "1e3": 1000.0},
         ["0", "-1", "nan", "inf", "1e999", "", "soon"],
+    ),
+    script.positive_usd: (
+        {"0.01": 0.01, "5": 5.0},
+        ["0", "-1", "nan", "inf", "", "cheap"],
     ),
     script.run_id: (
         {"a": "a", "20261123T225434Z-08a354": "20261123T225434Z-08a354", "A.b_c-9": "A.b_c-9"},
