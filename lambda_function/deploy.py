@@ -221,7 +221,8 @@ def run_delete(args: argparse.Namespace) -> int:
     )
 
     site = find_site(cloud_of(args))
-    stack, found = own_stack(site), contents(site)
+    stack = own_stack(site)
+    found = contents(site, stack)
     if not args.force:
         check_nothing_foreign(found)
     state = stack["StackStatus"] if stack else "not there"
@@ -239,7 +240,7 @@ def run_delete(args: argparse.Namespace) -> int:
     ):
         print("nothing was deleted")
         return FAILED
-    remove(site, found)
+    remove(site, stack, found)
     if left := wait_until_nothing_is_left(site):
         raise UserError(
             f"still there: {', '.join(left)}; run deploy.py delete again, or look there"

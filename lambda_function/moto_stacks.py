@@ -372,6 +372,12 @@ def _deleted_as_on_aws(original: Callable) -> Callable:
         except Exception as error:
             (stack,) = found
             backend.stacks[stack.stack_id] = stack
+            left = stack.resource_map._parsed_resources.keys()
+            stack.resource_map._resource_json_map = {
+                name: resource
+                for name, resource in stack.template_dict["Resources"].items()
+                if name in left
+            }
             stack.status = "DELETE_FAILED"
             stack._add_stack_event(stack.status, getattr(error, "message", str(error)))
 

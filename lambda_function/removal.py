@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lambda_function.handler import INPUT_PREFIX, PROCESSED_PREFIX
-from lambda_function.stack import Site, bucket_exists, delete_stack, is_own_bucket, own_stack
+from lambda_function.stack import Site, bucket_exists, delete_stack, is_own_bucket
 from metrics.script import UserError
 
 OWN_PREFIXES = {
@@ -18,6 +18,7 @@ OWN_PREFIXES = {
     "output": (PROCESSED_PREFIX, "metrics/"),
     "code": ("",),  # nobody else has a use for it
 }
+NEVER_MADE_OR_GONE = ("CREATE_FAILED", "CREATE_IN_PROGRESS", "DELETE_COMPLETE")
 LEFTOVER_LIMIT_S = 120  # the tagging service may tell of what is gone for a while
 LEFTOVER_POLL_S = 2
 DELETE_BATCH = 1000  # the most that one DeleteObjects takes
@@ -32,16 +33,34 @@ class Content:
     foreign: list[str]
 
 
-def contents(site: Site) -> list[Content]:
-    """Of the buckets that are the stack's own."""
+def contents(site: Site, stack: dict | None) -> list[Content]:
+    """Of the buckets that are the stack's own: among its resources, or bearing its tags."""
+    in_stack = buckets_of_stack(site, stack) if stack else set()
     found = []
     for kind, prefixes in OWN_PREFIXES.items():
         bucket = site.bucket(kind)
-        if is_own_bucket(site, bucket):
+        if bucket in in_stack or is_own_bucket(site, bucket):
             keys = [version["Key"] for version in versions(site.s3, bucket)]
             foreign = [key for key in keys if not key.startswith(prefixes)]
             found.append(Content(bucket, len(keys), foreign))
     return found
+
+
+def buckets_of_stack(site: Site, stack: dict) -> set[str]:
+    """Without one that the stack could not make, since somebody else has one of that name."""
+    return {
+        resource["PhysicalResourceId"]
+        for resource in resources_of(site, stack)
+        if resource["ResourceType"] == "AWS::S3::Bucket"
+        and resource["ResourceStatus"] not in NEVER_MADE_OR_GONE
+        and bucket_exists(site.s3, resource["PhysicalResourceId"])
+    }
+
+
+def resources_of(site: Site, stack: dict) -> list[dict]:
+    paginator = site.cloudformation.get_paginator("list_stack_resources")
+    pages = paginator.paginate(StackName=stack["StackId"])
+    return [resource for page in pages for resource in page["StackResourceSummaries"]]
 
 
 def check_nothing_foreign(found: list[Content]) -> None:
@@ -69,15 +88,12 @@ def empty_bucket(s3, bucket: str) -> None:
             raise UserError(f"s3://{bucket}/{key} could not be deleted: {code}")
 
 
-def remove(site: Site, found: list[Content]) -> None:
+def remove(site: Site, stack: dict | None, found: list[Content]) -> None:
     """Empty the buckets, and delete the stack and the code bucket."""
     for content in found:
         empty_bucket(site.s3, content.bucket)
-    if (stack := own_stack(site)) is not None:
-        summaries = site.cloudformation.get_paginator("list_stack_resources")
-        pages = summaries.paginate(StackName=stack["StackId"])
-        resources = sum(len(page["StackResourceSummaries"]) for page in pages)
-        delete_stack(site, stack["StackId"], resources)
+    if stack:
+        delete_stack(site, stack["StackId"], len(resources_of(site, stack)))
     if is_own_bucket(site, site.bucket("code")):
         site.s3.delete_bucket(Bucket=site.bucket("code"))
 
