@@ -15,6 +15,7 @@ What is filled                                because moto
   after they ran
 - a failed change set: an event that names    raises from the call, and leaves what was made
   the resource and the reason, rolled back
+- a function without its zip fails            takes the function as made
 - a bucket that is not empty fails to be      says DELETE_COMPLETE, and leaves it
   deleted, and the stack with it
 - an error for all else that it would ignore  ignores unknown types and properties silently
@@ -39,6 +40,7 @@ from moto.cloudformation.models import (
     Stack,
     cloudformation_backends,
 )
+from moto.cloudformation.parsing import OutputMap
 from moto.core.common_models import CloudFormationModel
 from moto.iam.models import Role
 from moto.logs.models import LogGroup
@@ -120,6 +122,8 @@ def install() -> None:
     ):
         replace(owner, "create_from_cloudformation_json", _then_on_create(change))
         replace(owner, "update_from_cloudformation_json", _then_on_update(change))
+    replace(LambdaFunction, "create_from_cloudformation_json", _if_code_is_there)
+    replace(LambdaFunction, "update_from_cloudformation_json", _if_code_is_there)
     replace(FakeBucket, "delete_from_cloudformation_json", _unless_full)
     replace(LogGroup, "update_from_cloudformation_json", lambda _: _update_log_group)
     replace(LogGroup, "get_cfn_attribute", _with_streams)
@@ -238,6 +242,20 @@ def _set_function_properties(function: LambdaFunction, properties: dict) -> None
     function.logs_group_name = group or f"/aws/lambda/{function.function_name}"
 
 
+def _if_code_is_there(original: Callable) -> Callable:
+    def act(cls, *arguments, **kwargs):
+        template = kwargs.get("cloudformation_json") or arguments[1]
+        code = template["Properties"]["Code"]
+        buckets = s3_backends[ACCOUNT_ID]["aws"].buckets
+        if code["S3Bucket"] not in buckets or code["S3Key"] not in buckets[code["S3Bucket"]].keys:
+            raise ValidationError(
+                message="Error occurred while GetObject. S3 Error Code: NoSuchKey"
+            )
+        return original(cls, *arguments, **kwargs)
+
+    return act
+
+
 def _set_role_properties(role: Role, properties: dict) -> None:
     role.policies.clear()
     for policy in properties.get("Policies", []):
@@ -351,14 +369,17 @@ def _executed_as_on_aws(_: Callable) -> Callable:
 
 
 def _roll_back(stack: Stack, kind: str, template: dict, parameters: dict) -> None:
-    status = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
-    stack._add_stack_event(f"{status}_IN_PROGRESS")
-    if kind == "CREATE":
-        stack.resource_map.delete()
-        stack.resource_map._resource_json_map = {}
-    else:
-        stack.resource_map.update(template, parameters)
-    stack.status = f"{status}_COMPLETE"
+    state = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
+    stack._add_stack_event(f"{state}_IN_PROGRESS")
+    try:
+        if kind == "CREATE":
+            stack.resource_map.delete()
+            stack.resource_map._resource_json_map = {}
+        else:
+            stack.resource_map.update(template, parameters)
+        stack.status = f"{state}_COMPLETE"
+    except Exception:  # what failed has an event
+        stack.status = f"{state}_FAILED"
     stack._add_stack_event(stack.status)
 
 
@@ -367,6 +388,9 @@ def _deleted_as_on_aws(original: Callable) -> Callable:
 
     def delete(backend: CloudFormationBackend, name_or_stack_id: str) -> None:
         found = [s for s in backend.stacks.values() if name_or_stack_id in (s.name, s.stack_id)]
+        for change_set_id, change_set in list(backend.change_sets.items()):
+            if change_set.stack in found:
+                del backend.change_sets[change_set_id]
         try:
             original(backend, name_or_stack_id)
         except Exception as error:
@@ -378,6 +402,7 @@ def _deleted_as_on_aws(original: Callable) -> Callable:
                 for name, resource in stack.template_dict["Resources"].items()
                 if name in left
             }
+            stack.output_map = OutputMap(stack.resource_map, {}, stack.stack_id)
             stack.status = "DELETE_FAILED"
             stack._add_stack_event(stack.status, getattr(error, "message", str(error)))
 

@@ -149,7 +149,7 @@ def test_nothing_is_downloaded_for_what_is_installed(monkeypatch):
 def test_a_wheel_that_is_not_to_be_had_is_one_line_with_the_next_step(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(UserError, match="no wheel of Pillow .* for Python 3.2 on arm64") as caught:
+    with pytest.raises(UserError, match=r"no wheel of Pillow .* for Python 3.2 on arm64") as caught:
         build_zip(("3.2",), "arm64", for_this_machine=False)
     assert "\n" not in str(caught.value)
     assert "--python" in str(caught.value)
