@@ -17,6 +17,7 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
+from functools import partial
 
 from lambda_function.cloud import Buckets, Cloud, add_cloud_arguments, cloud_of
 from lambda_function.package import THIS_PYTHON, build_zip, host_architecture, package_key
@@ -32,7 +33,7 @@ from lambda_function.stack import (
     present_parameters,
     template,
 )
-from metrics.script import DONE, FAILED, UserError, positive_int, run_script, script_parser
+from metrics.script import DONE, FAILED, UserError, run_script, script_parser
 
 LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc that Pillow needs
 
@@ -68,30 +69,46 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for each parameter of the template that is a user's choice."""
-    defaults = {name: p.get("Default") for name, p in template()["Parameters"].items()}
     group = parser.add_argument_group(
         "function", "what is not given stays as the stack has it, or is the default"
     )
-
-    def add(flag: str, parameter: str, text: str, **options: object) -> None:
-        text += f" (default: {defaults[parameter]})"
-        group.add_argument(flag, dest=parameter, help=text, default=None, **options)
-
-    add("--memory", "MemorySize", "MB; 1769 is one vCPU", type=positive_int)
-    add("--timeout-s", "TimeoutSeconds", "time-out of an invocation", type=positive_int)
-    add(
-        *("--architecture", "Architecture", "of the processor; on an endpoint this machine's"),
-        choices=["x86_64", "arm64"],
-    )
+    for flag, parameter, text in (
+        ("--memory", "MemorySize", "MB; 1769 is one vCPU"),
+        ("--timeout-s", "TimeoutSeconds", "time-out of an invocation"),
+        ("--architecture", "Architecture", "of the processor; at an endpoint this machine's"),
+        ("--reserved-concurrency", "ReservedConcurrency", "most invocations at once; 0: no limit"),
+        ("--log-retention-days", "LogRetentionDays", "for the function's logs"),
+        ("--expire-days", "ExpireDays", "for what runs leave in the buckets"),
+    ):
+        default = template()["Parameters"][parameter]["Default"]
+        group.add_argument(
+            flag,
+            dest=parameter,
+            metavar=flag.removeprefix("--").upper(),
+            type=partial(parameter_value, parameter),
+            default=None,
+            help=f"{text} (default: {default})",
+        )
     group.add_argument(
         "--python",
         choices=sorted({*LAMBDA_PYTHONS, THIS_PYTHON}),
         default=None,
-        help="version of Python (default: 3.13; on an endpoint that of this interpreter)",
+        help="version of Python (default: 3.13; at an endpoint that of this interpreter)",
     )
-    add("--reserved-concurrency", "ReservedConcurrency", "invocations at once; 0: none", type=int)
-    add("--log-retention-days", "LogRetentionDays", "for the function's logs", type=positive_int)
-    add("--expire-days", "ExpireDays", "for what runs leave in the buckets", type=positive_int)
+
+
+def parameter_value(parameter: str, text: str) -> str:
+    """A value that the template allows; CloudFormation would say so only at the end."""
+    described = template()["Parameters"][parameter]
+    allowed = [str(value) for value in described.get("AllowedValues", [])]
+    if allowed and text not in allowed:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(allowed)}")
+    if described["Type"] == "Number" and not allowed:
+        least, most = described["MinValue"], described.get("MaxValue", float("inf"))
+        if not text.isdecimal() or not least <= int(text) <= most:
+            limits = f"{least} to {most}" if "MaxValue" in described else f"{least} or more"
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {limits}")
+    return text
 
 
 def is_aws_itself(cloud: Cloud) -> bool:

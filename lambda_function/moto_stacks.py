@@ -96,6 +96,9 @@ HONOURED: dict[str, dict[str, set[str] | None]] = {
     ),
 }
 
+# Parts of a life-cycle rule that are called the same in a template and in the S3 API.
+SAME_IN_RULES = ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload")
+
 
 def replace(owner: object, name: str, make: Callable[[Callable], Callable]) -> None:
     """Put `make(original)` in the place of `owner.name`. A class method stays one."""
@@ -209,11 +212,12 @@ def _set_bucket_properties(bucket: FakeBucket, properties: dict) -> None:
 
 def _lifecycle_rule(rule: dict) -> dict:
     """A template's life-cycle rule in the words of the S3 API."""
+    if unknown := rule.keys() - {"Id", "Status", "Prefix", "ExpirationInDays", *SAME_IN_RULES}:
+        raise ValidationError(message=f"the embedded cloud does not honour {sorted(unknown)}")
     converted = {"ID": rule["Id"], "Status": rule["Status"], "Prefix": rule.get("Prefix", "")}
     if "ExpirationInDays" in rule:
         converted["Expiration"] = {"Days": rule["ExpirationInDays"]}
-    same = ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload")
-    return converted | {name: rule[name] for name in same if name in rule}
+    return converted | {name: rule[name] for name in SAME_IN_RULES if name in rule}
 
 
 def _notification_request(notifications: dict) -> dict:

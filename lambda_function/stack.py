@@ -9,6 +9,7 @@ Vocabulary
     change set  what CloudFormation would do, worked out before it does anything
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ PROJECT = "cloud-vs-onprem-images"  # value of the tag `project`; the template s
 CHANGE_SET_TEXT = "made by lambda_function/deploy.py"
 POLL_S = 1
 LIMIT_S = 1800  # CloudFormation itself gives up sooner
+PUBLIC_ACCESS_BLOCKS = (
+    *("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"),
+)
 EMPTY_STATES = ("ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS")  # such stacks have no resources
 
 
@@ -146,6 +150,7 @@ def deploy(
     `confirm(change set)` agrees; whether it did. Where there is nothing to change, nobody is asked.
     """
     if found and found["StackStatus"] in EMPTY_STATES:
+        print(f"removing an empty stack in state {found['StackStatus']} first", file=sys.stderr)
         delete_stack(site, found["StackId"], 0)
         found = None
     parameters = parameters | code_parameters(site, package)
@@ -285,15 +290,13 @@ def put_package(site: Site, package: bytes, key: str) -> None:
             # S3 takes every region by name but its first.
             **({} if site.region == "us-east-1" else {"CreateBucketConfiguration": where}),
         )
-        site.s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": site.tags})
-        site.s3.put_public_access_block(
-            Bucket=bucket,
-            PublicAccessBlockConfiguration=dict.fromkeys(
-                ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls"), True
-            )
-            | {"RestrictPublicBuckets": True},
-        )
-    site.s3.put_object(Bucket=bucket, Key=key, Body=package, ContentType="application/zip")
+    # Every time, should the bucket have been made by a run that was interrupted here.
+    owner = {"Bucket": bucket, "ExpectedBucketOwner": site.account}
+    site.s3.put_bucket_tagging(**owner, Tagging={"TagSet": site.tags})
+    site.s3.put_public_access_block(
+        **owner, PublicAccessBlockConfiguration=dict.fromkeys(PUBLIC_ACCESS_BLOCKS, True)
+    )
+    site.s3.put_object(**owner, Key=key, Body=package, ContentType="application/zip")
 
 
 def delete_old_packages(site: Site, key: str) -> None:

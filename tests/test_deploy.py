@@ -269,11 +269,21 @@ def test_an_interrupt_at_the_question_leaves_nothing(cloud, deploy, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("flags", "named"), [(["--memory", "0"], "--memory"), (["--python", "2.7"], "--python")]
+    ("flag", "value", "named"),
+    [
+        ("--memory", "511", "no whole number of 512 to 10240"),
+        ("--memory", "1e3", "no whole number of 512 to 10240"),
+        ("--timeout-s", "901", "no whole number of 15 to 900"),
+        ("--reserved-concurrency", "-1", "no whole number of 0 or more"),
+        ("--log-retention-days", "2", "none of 1, 3, 5, 7, 14, 30, 60, 90"),
+        ("--architecture", "arm", "none of x86_64, arm64"),
+        ("--expire-days", "0", "no whole number of 1 or more"),
+        ("--python", "2.7", "invalid choice: '2.7'"),
+    ],
 )
-def test_a_flag_that_cannot_be_meant_exits_2(deploy, capsys, flags, named):
+def test_a_value_that_the_template_does_not_allow_exits_2(deploy, capsys, flag, value, named):
     with pytest.raises(SystemExit) as caught:
-        deploy("create", *flags)
+        deploy("create", flag, value)
     assert caught.value.code == 2
     assert named in capsys.readouterr().err
 
