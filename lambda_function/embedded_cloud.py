@@ -31,16 +31,12 @@ from importlib import metadata
 
 from lambda_function.cloud import (
     DEFAULT_STACK,
-    EMBEDDED_CREDENTIALS,
-    EMBEDDED_REGION,
     Cloud,
-    make_client,
     stack_name,
 )
 from metrics.machine import available_cpus
 from metrics.script import DONE, UserError, positive_int, run_script, script_parser
 
-CODE_BUCKET = "embedded-cloud-code"
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
 STOP_LIMIT_S = 20
 LOOPBACK = "127.0.0.1"
@@ -105,6 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--stack", type=stack_name, default=DEFAULT_STACK, help="name of the stack it deploys"
     )
+    parser.add_argument(
+        "--empty", action="store_true", help="deploy no stack: for trying deploy.py create"
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return run_script(serve, parser.parse_args(argv))
 
@@ -121,11 +120,13 @@ def serve(args: argparse.Namespace) -> int:
         server, functions = start_server(args, Path(folder))
         try:
             cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.port}", stack=args.stack)
-            deploy_stack(cloud)
+            if not args.empty:
+                deploy_stack(cloud)
             print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)
             if not args.until_stdin_closes:
+                stack = "no stack" if args.empty else f"stack {args.stack!r}"
                 print(
-                    f"embedded cloud ready, stack {args.stack!r} deployed, "
+                    f"embedded cloud ready, {stack} deployed, "
                     f"{args.concurrency} environments at most; Ctrl-C stops it",
                     file=sys.stderr,
                 )
@@ -156,7 +157,7 @@ def start_server(args: argparse.Namespace, folder: Path):
     from lambda_function.moto_gaps import MotoCloud
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
-    moto_cloud = MotoCloud(EMBEDDED_CREDENTIALS)
+    moto_cloud = MotoCloud()
     moto_cloud.install()
     try:
         listening = socket.create_server((LOOPBACK, args.port))
@@ -177,7 +178,7 @@ def start_server(args: argparse.Namespace, folder: Path):
             client_code=runtime_client_code(folder / "runtime", args.runtime_client),
             endpoint_url=f"http://{LOOPBACK}:{server.port}",
             concurrency=args.concurrency,
-            write_log=lambda *line: moto_cloud.write_log(EMBEDDED_REGION, *line),
+            write_log=moto_cloud.write_log,
             send_failure=moto_cloud.send_failure,
         )
     )
@@ -185,16 +186,14 @@ def start_server(args: argparse.Namespace, folder: Path):
     return server, moto_cloud.lambda_service
 
 
-def deploy_stack(cloud: Cloud) -> dict[str, str]:
-    """The same template and zip as on AWS, with this interpreter as the runtime."""
-    from lambda_function.deploy import build_zip, create_stack
+def deploy_stack(cloud: Cloud) -> None:
+    """As deploy.py does it, with this interpreter as the runtime."""
+    from lambda_function.deploy import package_for, parameters_of_this_machine
+    from lambda_function.stack import deploy, find_site, parameters_for
 
-    s3, cloudformation = make_client(cloud, "s3"), make_client(cloud, "cloudformation")
-    s3.create_bucket(Bucket=CODE_BUCKET)
-    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return create_stack(
-        s3, cloudformation, cloud.stack, CODE_BUCKET, build_zip(), {"Runtime": runtime}
-    )
+    parameters = parameters_for(None, parameters_of_this_machine())
+    package = package_for(parameters, for_this_machine=True)
+    deploy(find_site(cloud), None, package, parameters, confirm=lambda _: True)
 
 
 def link_runtime_packages(folder: Path) -> Path:

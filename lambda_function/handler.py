@@ -33,6 +33,7 @@ INPUT_PREFIX = "input/"
 PROCESSED_PREFIX = "processed/"
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
+CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a user is called so
 
 _is_cold = True
 _counting = threading.Lock()  # rows are read in parallel
@@ -71,16 +72,19 @@ def lambda_handler(event: dict, context) -> dict:
     global _is_cold
     start, cold, _is_cold = time.perf_counter(), _is_cold, False
     s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
-    counts = {"ok": 0, "error": 0, "refused": 0, "appended": 0}
+    counts = {"ok": 0, "error": 0, "refused": 0, "canary": 0, "appended": 0}
     for record in event.get("Records", []):
         if reason := refusal(record, output_bucket):
             counts["refused"] += 1
             print(json.dumps({"refused": reason, "request_id": context.aws_request_id}))
             continue
         row = process_record(s3, record, output_bucket, cold, context.aws_request_id)
+        cold = False
+        if row.run_id == CANARY_RUN:
+            counts["canary"] += 1
+            continue
         put_row(s3, output_bucket, row)
         counts[row.status] += 1
-        cold = False
     if counts["ok"] or counts["error"]:
         counts["appended"] = append_rows(
             s3, output_bucket, lambda: context.get_remaining_time_in_millis() / 1000

@@ -49,6 +49,7 @@ class FunctionConfig:
     memory_mb: int
     timeout_s: float
     variables: tuple[tuple[str, str], ...]
+    role_arn: str
     credentials: tuple[tuple[str, str], ...]
     log_group: str
     reserved_concurrency: int | None
@@ -88,8 +89,8 @@ class Host:
     client_code: str  # what the process runs; see runtime_client_code()
     endpoint_url: str
     concurrency: int
-    write_log: Callable[[str, str, list[str]], None]  # group, stream, messages
-    send_failure: Callable[[str, dict], None]  # queue ARN, record
+    write_log: Callable[[FunctionConfig, str, list[str]], None]  # with stream and messages
+    send_failure: Callable[[FunctionConfig, dict], None]  # with the record
 
 
 class LambdaService:
@@ -250,7 +251,7 @@ class Function:
             },
             "responsePayload": json.loads(outcome.payload or b"null"),
         }
-        self.host.send_failure(self.config.failure_queue_arn, record)
+        self.host.send_failure(self.config, record)
 
     def retire(self, replacement: "Function") -> None:
         """End after the events under way; those that wait go to `replacement`."""
@@ -445,7 +446,7 @@ class Environment(threading.Thread):
             f"END RequestId: {invocation.request_id}",
             "\t".join(report),
         ]
-        self._function.host.write_log(self._config.log_group, self._stream, lines)
+        self._function.host.write_log(self._config, self._stream, lines)
         return "\n".join(lines)
 
     def kill(self) -> None:

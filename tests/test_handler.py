@@ -166,7 +166,7 @@ def test_events_that_could_recurse_or_are_no_picture_are_refused(s3, invoke, ref
     s3.put_object(Bucket=OUT, Key="input/a.jpg", Body=jpeg())
     before = s3.list_objects_v2(Bucket=OUT)["KeyCount"]
     counts = handler.lambda_handler({"Records": [refused]}, context())
-    assert counts == {"ok": 0, "error": 0, "refused": 1, "appended": 0}
+    assert counts == {"ok": 0, "error": 0, "refused": 1, "canary": 0, "appended": 0}
     assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == before
     assert "refused" in json.loads(capsys.readouterr().out.splitlines()[0])
 

@@ -67,6 +67,7 @@ class Cloud:
                 "memory_mb": 512,
                 "timeout_s": 20,
                 "variables": (("MINE", "1"),),
+                "role_arn": "arn:aws:iam::123456789012:role/f",
                 "credentials": (("AWS_ACCESS_KEY_ID", "EMBEDDED"),),
                 "log_group": "/aws/lambda/f",
                 "reserved_concurrency": None,
@@ -85,8 +86,10 @@ class Cloud:
                 client_code=runtime_client_code(folder / "runtime", client),
                 endpoint_url="http://127.0.0.1:9",
                 concurrency=concurrency,
-                write_log=lambda group, stream, lines: self.lines.extend(lines),
-                send_failure=lambda arn, record: self.failures.append((arn, record)),
+                write_log=lambda config, stream, lines: self.lines.extend(lines),
+                send_failure=lambda config, record: self.failures.append(
+                    (config.failure_queue_arn, record)
+                ),
             )
         )
 
