@@ -25,7 +25,6 @@ from metrics.files import (
     LOCAL_CSV,
     MANIFEST_JSON,
     RESULTS,
-    SUMMARY_JSON,
     shown,
     write_whole,
 )
@@ -73,7 +72,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for all results")
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
-    return run_script(run, parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    chosen = (args.manifest, args.run_id, args.timeout, args.aa or None, args.allow_partial or None)
+    if args.bundle_from and any(choice is not None for choice in chosen):
+        parser.error(
+            "--from judges as it was packed: without --aa, --allow-partial, --manifest, "
+            "--run-id and --timeout"
+        )
+    return run_script(run, args)
 
 
 def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +103,9 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from metrics.bundle import Choices
     from metrics.cloud_rows import download_outputs, wait_for_rows
-    from metrics.judgement import evidence_here, judge
+    from metrics.judgement import check_files, evidence_here, judge
 
+    check_files(args.bundle, args.against)
     if args.bundle_from:
         return judge_bundle(args)
     choices = Choices(args.run_id, args.aa, args.allow_partial)
@@ -149,13 +156,16 @@ def judge_bundle(args: argparse.Namespace) -> int:
     from metrics.judgement import judge
 
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
-        evidence, packed_summary = unpack(args.bundle_from, Path(folder))
-        code = judge(evidence, args.output, args.bundle, args.against)
-    if (args.output / SUMMARY_JSON.name).read_bytes() != packed_summary:
-        raise UserError(
-            f"{shown(args.bundle_from)}: the statistics that follow from its rows are not those "
-            "that were packed; was it changed, or made with other versions of the packages?"
-        )
+        try:
+            evidence, packed_summary = unpack(args.bundle_from, Path(folder))
+            code = judge(
+                evidence, args.output, args.bundle, args.against, packed_summary=packed_summary
+            )
+        except UserError as error:
+            message = str(error).replace(f"{folder}/", "")
+            if shown(args.bundle_from) not in message:
+                message = f"{shown(args.bundle_from)}: {message}"
+            raise UserError(message) from None
     print(f"same statistics as packed in {shown(args.bundle_from)}, byte for byte")
     return code
 

@@ -102,6 +102,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    from metrics.judgement import check_files
     from onprem_images.dataset import describe_data_set, load_pictures
 
     run_id, pictures = args.run_id or new_run_id(), load_pictures(args.images)
@@ -111,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
             print_plan(args, pictures, usage)
             return DONE
         check_cost(usage, args.max_cost)
+    check_files(args.bundle, args.against)
     cloud_name = "none" if args.aa else args.cloud
     record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures))
     measure = compare_on_prem_with_itself if args.aa else compare_with_cloud

@@ -5,13 +5,15 @@ measured of the pixels, the few outputs that the report shows, the choices made,
 report that followed.
 """
 
+import hashlib
 import json
+import lzma
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from metrics.files import shown
+from metrics.files import shown, whole_file
 from metrics.same_work import Outputs, PixelDifferences, pixels_from_csv, pixels_to_csv
 from metrics.script import UserError
 
@@ -21,7 +23,7 @@ EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same run gives t
 LARGEST_MEMBER = 2**32  # bytes, unpacked: a zip that claims more was made to do harm
 OUTPUTS = "outputs/"
 NOT_A_BUNDLE = (  # what reading a file raises that is no zip, a damaged or an odd one
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
     *(KeyError, TypeError, ValueError, AttributeError),
 )
 
@@ -72,8 +74,7 @@ def pack(
         members["invocations.csv"] = evidence.invocations
     members |= {f"{OUTPUTS}{sha256}.jpg": jpeg for sha256, jpeg in outputs.items()}
     members |= {path.name: path.read_bytes() for path in results}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with whole_file(target) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.external_attr = 0o644 << 16
@@ -90,12 +91,16 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
             content = json.loads(_member(archive, "bundle.json"))
             if content.pop("format") != FORMAT:
                 raise UserError(f"{shown(bundle)} was packed by another version of this program")
+            choices = _checked(Choices(**content))
             names = set(archive.namelist())
+            if "lambda_metrics.csv" not in names and not choices.aa:
+                raise ValueError("no cloud rows in it")
             paths = {}
             for name in {"local_metrics.csv", "lambda_metrics.csv", "manifest.json"} & names:
                 paths[name] = folder / name
                 paths[name].write_bytes(_member(archive, name))
-            outputs = {name: _member(archive, name) for name in names if name.startswith(OUTPUTS)}
+            jpegs = [_member(archive, name) for name in names if name.startswith(OUTPUTS)]
+            outputs = {hashlib.sha256(jpeg).hexdigest(): jpeg for jpeg in jpegs}
             evidence = Evidence(
                 local_csv=paths["local_metrics.csv"],
                 cloud_csv=paths.get("lambda_metrics.csv"),
@@ -104,9 +109,9 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
                 invocations=_member(archive, "invocations.csv")
                 if "invocations.csv" in names
                 else None,
-                outputs=lambda _source, _key, sha256: outputs.get(f"{OUTPUTS}{sha256}.jpg"),
+                outputs=lambda _source, _key, sha256: outputs.get(sha256),
                 pixels=pixels_from_csv(_member(archive, "pixel_differences.csv")),
-                choices=Choices(**content),
+                choices=choices,
             )
             return evidence, _member(archive, "summary.json")
     except FileNotFoundError:
@@ -115,6 +120,14 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
         ) from None
     except NOT_A_BUNDLE as error:
         raise UserError(f"{shown(bundle)} is no bundle that --bundle wrote ({error})") from None
+
+
+def _checked(choices: Choices) -> Choices:
+    if not (choices.run_id is None or isinstance(choices.run_id, str)):
+        raise TypeError(f"run_id is {choices.run_id!r}")
+    if not (isinstance(choices.aa, bool) and isinstance(choices.allow_partial, bool)):
+        raise TypeError(f"odd choices {choices}")
+    return choices
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

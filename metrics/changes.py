@@ -5,8 +5,9 @@ import pandas as pd
 
 from metrics.findings import Finding, counted
 from metrics.interval import DRIFT_ALLOWANCE, estimate_ratio
+from metrics.stability import LEAST_CPU_SHARE, cpu_share
 from metrics.summary import ARMS, Arm
-from metrics.verdict import in_words
+from metrics.verdict import LEAST_PICTURES, in_words
 
 
 def describe_changes(
@@ -26,10 +27,7 @@ def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     both = old.index.intersection(new.index)
     lines = []
     if len(both):
-        logs = (new.loc[both, "log_ms"] - old.loc[both, "log_ms"]).to_numpy()
-        # Rounds do not help here: all of one run lie before all of the other.
-        estimate = estimate_ratio(logs[:, None], DRIFT_ALLOWANCE)
-        lines.append(f"{arm.label}: {in_words(estimate, 'faster', 'slower', 'than before')}")
+        lines.append(f"{arm.label}: {_speed(old.loc[both], new.loc[both], (before, after))}")
         same = old.loc[both, "output_sha256"] == new.loc[both, "output_sha256"]
         if not same.all():
             keys = list(same.index[~same])
@@ -44,11 +42,34 @@ def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _speed(old: pd.DataFrame, new: pd.DataFrame, rows: tuple) -> str:
+    """Whether the arm became faster or slower, as far as anybody can tell."""
+    if len(old) < LEAST_PICTURES:
+        return f"fewer than {LEAST_PICTURES} pictures in both runs tell nothing of its speed"
+    # Rounds do not help here: all of one run lie before all of the other.
+    estimate, of_cpu = (
+        estimate_ratio((new[column] - old[column]).to_numpy()[:, None], DRIFT_ALLOWANCE)
+        for column in ("log_ms", "log_cpu_ms")
+    )
+    crowded = min(cpu_share(part[part["status"] == "ok"]) for part in rows) < LEAST_CPU_SHARE
+    if crowded and not estimate.includes_1 and of_cpu.includes_1:
+        return "cannot tell whether its speed changed: the processor was shared"
+    return in_words(estimate, "faster", "slower", "than before")
+
+
 def _by_picture(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean log time over the rounds, and the output of the first, of pictures that were done."""
+    """Mean log times over the rounds, and the output of the first, of pictures that were done."""
     done = rows[rows["status"] == "ok"]
-    by_key = done.assign(log_ms=np.log(done["proc_ms"])).groupby("image_key", sort=False)
-    return by_key.agg(log_ms=("log_ms", "mean"), output_sha256=("output_sha256", "first"))
+    logs = {"log_ms": np.log(done["proc_ms"]), "log_cpu_ms": np.log(done["cpu_ms"].clip(1e-6))}
+    return (
+        done.assign(**logs)
+        .groupby("image_key", sort=False)
+        .agg(
+            log_ms=("log_ms", "mean"),
+            log_cpu_ms=("log_cpu_ms", "mean"),
+            output_sha256=("output_sha256", "first"),
+        )
+    )
 
 
 def _of_record(before: dict, after: dict) -> list[str]:

@@ -618,8 +618,8 @@ CHARTS = (
     Chart(
         "size_vs_time",
         "Processing time by file size",
-        "Each picture once for each arm: a circle for the first, a triangle for the second. "
-        "Equal heights mean equal times.",
+        "A circle for each time of the first arm, a triangle for the second. Marks above one "
+        "another are of files of the same size: equal heights mean equal times.",
         plot_size_vs_time,
     ),
     Chart(

@@ -140,7 +140,10 @@ def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
     rows = rows_of_csv(stored.data.decode(errors="replace"), bucket)
     for other, count in Counter(row.run_id for row in rows if row.run_id != run_id).items():
         print(f"left out {count} rows of another run, {other}", file=sys.stderr)
-    return [row for row in rows if row.run_id == run_id]
+    found = [row for row in rows if row.run_id == run_id]
+    if not found:
+        raise UserError(f"s3://{bucket}/{CSV_KEY} holds no row of run {run_id!r}")
+    return found
 
 
 def download_outputs(s3, bucket: str, image_keys: list[str]) -> None:

@@ -31,6 +31,11 @@ def names_of(rows: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(rows["image_key"]))
 
 
+def printable(text: str) -> str:
+    """`text` of a file, with what a terminal might act on written as its escape."""
+    return text if text.isprintable() else repr(text)
+
+
 def counted(count: int, noun: str) -> str:
     """`1 picture`, `2,000 pictures`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,6 +1,7 @@
 """From the evidence of a run to everything that is printed and written about it."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,11 +25,13 @@ from metrics.files import (
     whole_file,
     write_whole,
 )
+from metrics.findings import counted
 from metrics.invocations import invocations_from_csv
 from metrics.ledger import Manifest, read_manifest
 from metrics.report import ReportChart, render_report, slowest_pictures
 from metrics.rounds import split_passes
 from metrics.rows import read_rows
+from metrics.run_record import is_record
 from metrics.same_work import (
     PixelDifferences,
     measure_pixels,
@@ -36,7 +39,7 @@ from metrics.same_work import (
     pixels_from_csv,
     pixels_to_csv,
 )
-from metrics.script import DONE, FAILED, UserError
+from metrics.script import DONE, FAILED, UserError, cloud_problem
 from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.summary_json import summary_bytes
 from metrics.verdict import (
@@ -49,6 +52,8 @@ from metrics.verdict import (
 )
 
 SLOWEST_SHOWN = 5
+CHARTS_FOLDER = "charts"
+NO_STEP = dict.fromkeys(("step", "start", "end", "status"), "unknown")
 
 # Brings the cloud outputs of these image keys to this machine.
 FetchOutputs = Callable[[list[str]], None]
@@ -77,13 +82,21 @@ def judge(
     bundle: Path | None = None,
     against: Path | None = None,
     fetch_outputs: FetchOutputs | None = None,
+    packed_summary: bytes | None = None,
 ) -> int:
     """Print all that follows from the evidence, and write it to `folder`; the exit code.
 
     Outputs that are not here are fetched where there is a cloud to ask: of pictures whose outputs
-    differ, and of the slowest, which the report shows. Everything is written before it is printed.
+    differ, and of the slowest, which the report shows. Raises UserError before anything is written
+    when another summary follows than `packed_summary`.
     """
     comparison, pixels = compare_evidence(evidence, fetch_outputs)
+    bill = bill_in(evidence, comparison)
+    if packed_summary not in (None, summary_bytes(comparison, bill)):
+        raise UserError(
+            "the statistics that follow from its rows are not those that were packed; was it "
+            "changed, or made with another version of this program or its packages?"
+        )
     if pixels is not evidence.pixels:
         write_whole(folder / PIXELS_CSV.name, pixels_to_csv(pixels))
     changes = changes_since(against, evidence) if against else []
@@ -97,15 +110,40 @@ def judge(
 
     if fetch_outputs:
         slowest = slowest_pictures(comparison, lambda *_: None, SLOWEST_SHOWN)
-        fetch_outputs([picture.image_key for picture in slowest])
-    bill = bill_in(evidence, comparison)
+        fetch_for_show(fetch_outputs, [picture.image_key for picture in slowest])
     written = write_results(comparison, folder, outputs, changes, bill)
-    if bundle:
-        pack(bundle, evidence, pixels, used, written)
-        written.append(bundle)
     print_summary(comparison, changes, bill)
-    print(*map(shown, written), sep="\n")
+    if bundle:
+        results = [path for path in written if path.name in (SUMMARY_JSON.name, REPORT_HTML.name)]
+        pack(bundle, evidence, pixels, used, results)
+        written.append(bundle)
+    charts = [path for path in written if path.parent.name == CHARTS_FOLDER]
+    others = [shown(path) for path in written if path not in charts]
+    print(*others, f"{shown(charts[0].parent)}/ ({counted(len(charts), 'chart')})", sep="\n")
     return FAILED if comparison.problems else DONE
+
+
+def fetch_for_show(fetch_outputs: FetchOutputs, image_keys: list[str]) -> None:
+    """Without these the report lacks some pictures: no reason to lose the answer."""
+    try:
+        fetch_outputs(image_keys)
+    except Exception as error:
+        if (line := cloud_problem(error)) is None:
+            raise
+        print(f"the report goes without pictures of the cloud's outputs: {line}", file=sys.stderr)
+
+
+def check_files(bundle: Path | None, against: Path | None) -> None:
+    """Raise, before a long run rather than after it, for files that it could not read or write."""
+    if against:
+        with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+            unpack(against, Path(folder))
+    if bundle:
+        if bundle.is_dir():
+            raise UserError(f"{shown(bundle)} is a folder; name a file for --bundle")
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=bundle.parent):
+            pass
 
 
 def compare_evidence(
@@ -119,7 +157,7 @@ def compare_evidence(
         manifest = manifest and _in_rounds_of_two(manifest)
     else:
         second = read_rows(evidence.cloud_csv, "cloud")
-    run_id = evidence.choices.run_id or (manifest.run_id if manifest else only_run(first))
+    run_id = run_id_of(evidence, manifest, first)
 
     def compare_with(pixels: PixelDifferences) -> Comparison:
         return compare(
@@ -145,6 +183,11 @@ def compare_evidence(
     return compare_with(pixels), pixels
 
 
+def run_id_of(evidence: Evidence, manifest: Manifest | None, rows: pd.DataFrame) -> str:
+    """The run that is judged: the chosen one, the manifest's, or the only one of the rows."""
+    return evidence.choices.run_id or (manifest.run_id if manifest else only_run(rows))
+
+
 def _in_rounds_of_two(manifest: Manifest) -> Manifest:
     if manifest.rounds % 2:
         raise UserError(
@@ -155,12 +198,15 @@ def _in_rounds_of_two(manifest: Manifest) -> Manifest:
 
 
 def record_of(run_json: bytes | None, run_id: str) -> dict:
-    """run.json, if it is about the run that is judged; else nothing is known of it."""
+    """run.json, if it is about the run that is judged and as RunRecord writes it; else nothing is
+    known of the run."""
     try:
         record = json.loads(run_json or b"{}")
-    except ValueError:
+        if record["run_id"] != run_id or not is_record(record):
+            return {}
+        return record | {"steps": [NO_STEP | step for step in record.get("steps", [])]}
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return record if isinstance(record, dict) and record.get("run_id") == run_id else {}
 
 
 def bill_in(evidence: Evidence, comparison: Comparison) -> Bill | None:
@@ -183,7 +229,8 @@ def _rows_and_record(evidence: Evidence) -> tuple[dict[str, pd.DataFrame], dict]
     """Rows of the run by source, and what is recorded of it."""
     files = {"on_prem": evidence.local_csv, "cloud": evidence.cloud_csv}
     rows = {source: read_rows(path, source) for source, path in files.items() if path}
-    run_id = evidence.choices.run_id or only_run(rows["on_prem"])
+    manifest = read_manifest(evidence.manifest) if evidence.manifest else None
+    run_id = run_id_of(evidence, manifest, rows["on_prem"])
     of_run = {source: part[part["run_id"] == run_id] for source, part in rows.items()}
     return of_run, record_of(evidence.run_json, run_id)
 
@@ -214,10 +261,12 @@ def write_results(
     for name, data in files.items():
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
-        comparison.merged.to_csv(file, mode="wb", index=False)
+        comparison.merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
     for chart in CHARTS:
-        write_whole(folder / f"charts/{chart.name}.png", chart_png(comparison, chart, LIGHT))
-    names = [*files, MERGED_CSV.name, *(f"charts/{chart.name}.png" for chart in CHARTS)]
+        write_whole(
+            folder / f"{CHARTS_FOLDER}/{chart.name}.png", chart_png(comparison, chart, LIGHT)
+        )
+    names = [*files, MERGED_CSV.name, *(f"{CHARTS_FOLDER}/{chart.name}.png" for chart in CHARTS)]
     return [folder / name for name in names]
 
 

@@ -141,6 +141,7 @@ def parse_manifest(data: bytes) -> Manifest:
     for key, size, sha256 in lines:
         if not isinstance(key, str) or type(size) is not int or not isinstance(sha256, str):
             raise TypeError(f"picture {key!r} of {size!r} bytes")
+        key.encode()  # a lone surrogate is no text: UnicodeEncodeError, which is a ValueError
     pictures = pd.DataFrame(lines, columns=["image_key", "size", "sha256"])
     return Manifest(run_id, rounds, pictures)
 

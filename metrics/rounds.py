@@ -4,7 +4,9 @@ One round is one pass of each arm over all pictures. Which arm goes first change
 round: A B, B A, B A, A B, and so on. A steady drift then cancels over every two rounds, a curved
 one over every four; and a round is as often followed by one of the same order as of the other,
 without which a drift that lasts about as long as a pass would make the rounds' differences
-resemble each other, and the interval too narrow.
+resemble each other, and the interval too narrow. A disturbance that itself repeats every few
+passes (a job every minute, say) can still fall on the same arm again and again: no fixed order
+helps there.
 """
 
 import pandas as pd

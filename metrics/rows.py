@@ -1,4 +1,4 @@
-"""Reading a metrics CSV strictly: every cell is what the row promises, or is named by line."""
+"""Reading a metrics CSV strictly: every number and word is one, or is named by line and column."""
 
 import csv
 import itertools
@@ -14,11 +14,15 @@ from metrics.files import shown
 from metrics.script import UserError
 
 REFERENCE_COLUMNS = COLUMNS[:5]  # all that the published reference run's files have
-NUMBERS = ("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms", "round")
+NUMBERS = (
+    *("orig_size", "new_size", "proc_ms", "cpu_ms", "fetch_ms", "store_ms"),
+    *("round", "memory_mb"),
+)
 # Few different texts in many rows: a code for each text, so that a million rows stay small.
 CATEGORIES = ("source", "run_id", "status", "error", "worker", "environment", "transform")
 DEFAULTS = {"round": "1", "status": "ok", "cold_start": "false"}
 WORDS = {"status": ("ok", "error"), "cold_start": ("true", "false")}
+LEAST_TIME_MS = 1e-6  # of work that was done: no clock tells less, and ratios need it
 LARGEST_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
 CHUNK_ROWS = 50_000
 
@@ -137,6 +141,6 @@ def _no_numbers(numbers: np.ndarray, column: str, cells: Cells) -> np.ndarray:
         bad |= (numbers < 1) | (numbers != np.floor(numbers))
     elif column not in REFERENCE_COLUMNS:
         bad &= cells[column] != ""
-    if column == "proc_ms":  # work takes time, and ratios need it
-        bad |= (numbers == 0) & (cells["status"] == "ok")
+    if column == "proc_ms":
+        bad |= (numbers < LEAST_TIME_MS) & (cells["status"] == "ok")
     return bad

@@ -10,6 +10,44 @@ from lambda_function.metrics_log import utc_now
 from metrics.files import RUN_JSON, write_whole
 from metrics.machine import CpuCounters, describe
 
+MOST = 2**63  # a number of run.json
+# What is_record() asks of run.json: a type, or a dict or list of such.
+_NUMBER = (int, float, type(None))
+_TEXT = (str, type(None))
+SHAPE = {
+    "command_line": _TEXT,
+    "cloud": _TEXT,
+    "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
+    "environment": {
+        **dict.fromkeys(("python", "system", "cpu", "git_commit"), _TEXT),
+        **dict.fromkeys(("cpus", "memory_mb"), _NUMBER),
+        "packages": _TEXT,
+    },
+    "steps": [
+        {
+            **dict.fromkeys(("step", "start", "end", "status"), _TEXT),
+            "round": _NUMBER,
+            "machine": _NUMBER,
+        }
+    ],
+}
+
+
+def is_record(content: object, shape: object = SHAPE) -> bool:
+    """Whether `content` is as RunRecord writes it, as far as anything is said of it. A dict may
+    stand for any names where only a type is asked for."""
+    if isinstance(shape, list):
+        return isinstance(content, list) and all(is_record(part, shape[0]) for part in content)
+    if isinstance(content, dict):
+        named = isinstance(shape, dict)
+        parts = [
+            (part, shape.get(name, object) if named else shape) for name, part in content.items()
+        ]
+        return all(is_record(part, asked) for part, asked in parts)
+    if isinstance(content, int) and abs(content) > MOST:
+        return False
+    return not isinstance(shape, dict) and isinstance(content, shape)
+
 
 class RunRecord:
     """Kept up to date on disk after every step, so that a run that fails leaves its record."""
@@ -17,7 +55,8 @@ class RunRecord:
     def __init__(self, run_id: str, command_line: str, cloud: str, data_set: dict[str, object]):
         self._content = {
             "run_id": run_id,
-            "command_line": command_line,
+            # A file name may not be UTF-8; what is no text is kept as its escape.
+            "command_line": command_line.encode(errors="backslashreplace").decode(),
             "cloud": cloud,
             "data_set": data_set,
             "environment": describe(),

@@ -53,7 +53,8 @@ PixelDifferences = dict[tuple[str, str], PixelDifference]
 
 
 def classify(pairs: pd.DataFrame, arms: tuple[str, str], pixels: PixelDifferences) -> pd.Series:
-    """STATES of `pairs`; empty text where neither arm says what its output was."""
+    """STATES of `pairs`; empty text where neither arm says what its output was, but the sizes are
+    equal."""
     first, second = (pairs[f"output_sha256_{arm}"] for arm in arms)
     state = pd.Series("different", index=pairs.index, dtype=object)
     state[(first == "") & (second == "")] = ""
@@ -62,6 +63,10 @@ def classify(pairs: pd.DataFrame, arms: tuple[str, str], pixels: PixelDifference
         difference = pixels.get((first[index], second[index]))
         if difference is not None and difference.is_rounding:
             state[index] = "equivalent"
+    same_size = pairs[f"new_size_{arms[0]}"] == pairs[f"new_size_{arms[1]}"]
+    state[(state == "") & ~same_size] = "different"
+    versions = [pairs[f"transform_{arm}"].astype(object) for arm in arms]
+    state[versions[0] != versions[1]] = "different"
     return state
 
 

@@ -121,4 +121,6 @@ def script_parser(docstring: str) -> argparse.ArgumentParser:
                 return action.help  # which says itself what happens without the flag
             return super()._get_help_string(action)
 
-    return argparse.ArgumentParser(description=docstring, formatter_class=Formatter)
+    return argparse.ArgumentParser(
+        description=docstring, formatter_class=Formatter, allow_abbrev=False
+    )

@@ -107,9 +107,10 @@ def _drift_within(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[F
 
 
 def _drift_between(label: str, rows: pd.DataFrame) -> list[Finding]:
-    mean = np.log(rows["proc_ms"]).groupby(rows["round"]).mean()
-    complete = rows["round"].value_counts()
-    if len(mean) < 2 or complete.nunique() > 1 or np.ptp(mean) < math.log1p(LARGEST_DRIFT):
+    rounds_of_picture = rows.groupby("image_key")["round"].transform("nunique")
+    complete = rows[rounds_of_picture == rows["round"].nunique()]
+    mean = np.log(complete["proc_ms"]).groupby(complete["round"]).mean()
+    if len(mean) < 2 or np.ptp(mean) < math.log1p(LARGEST_DRIFT):
         return []
     return [
         Finding(
@@ -140,8 +141,10 @@ def _shared_processor(label: str, rows: pd.DataFrame) -> list[Finding]:
     if environment == "aws" and memory_mb < FULL_VCPU_MB:
         text = (
             f"{label}: a function of {memory_mb:.0f} MB has {memory_mb / FULL_VCPU_MB:.0%} of a "
-            f"processor, and is throttled to it (CPU time is {share:.0%} of wall time)"
+            "processor, and is throttled to it"
         )
+        if not math.isnan(share):
+            text += f" (CPU time is {share:.0%} of wall time)"
         return [Finding(text, advice=f"{FULL_VCPU_MB} MB give a whole one")]
     if not share < LEAST_CPU_SHARE:
         return []

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metrics.findings import Finding, counted, names_of
+from metrics.findings import Finding, counted, names_of, printable
 from metrics.interval import RatioEstimate, estimate_ratio
 from metrics.ledger import JOIN, Ledger, Manifest, take_stock
 from metrics.same_work import STATES, PixelDifferences, classify
@@ -31,6 +31,7 @@ from metrics.stability import (
 )
 
 LARGEST_COLD_EFFECT = 0.02
+YEARS = (1971, 2200)  # of timestamps that can be meant
 PHASES = ("fetch_ms", "proc_ms", "store_ms")
 
 
@@ -146,6 +147,8 @@ def compare(
     names = tuple(arm.name for arm in arms)
     run_id = run_id or (manifest.run_id if manifest else only_run(first))
     given = dict(zip(names, (first, second), strict=True))
+    if manifest and manifest.run_id != run_id:
+        raise UserError(f"the manifest is of run {manifest.run_id!r}, and not of run {run_id!r}")
     if not any((part["run_id"] == run_id).any() for part in given.values()):
         runs = sorted({*first["run_id"].unique(), *second["run_id"].unique()})
         raise UserError(f"no row of run {run_id!r}; there are {runs}")
@@ -201,8 +204,10 @@ def only_run(rows: pd.DataFrame) -> str:
 
 
 def begin_s(rows: pd.DataFrame) -> pd.Series:
-    """Seconds since 1970; NaN where a timestamp cannot be read, as in a file from elsewhere."""
+    """Seconds since 1970; NaN where a timestamp is no moment of our time, as in a file from
+    elsewhere."""
     begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
+    begin = begin.where(begin.dt.year.between(*YEARS))
     return (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
 
 
@@ -248,11 +253,11 @@ def _odd_arms(rows: dict[str, pd.DataFrame], arms: tuple[Arm, Arm]) -> list[Find
     for arm in arms:
         own = rows[arm.name]
         if others := sorted(set(own["source"].unique()) - {arm.source}):
-            problems.append(Finding(f"rows of {', '.join(others)} among the {arm.name} rows"))
+            named = ", ".join(map(repr, others))
+            problems.append(Finding(f"rows of source {named} among the {arm.name} rows"))
         if len(places := sorted(own["environment"].unique())) > 1:
-            problems.append(
-                Finding(f"{arm.name} rows of different environments: {', '.join(places)}")
-            )
+            named = ", ".join(map(repr, places))
+            problems.append(Finding(f"{arm.name} rows of different environments: {named}"))
         done = own[own["status"] == "ok"]
         if len(done) and (done["new_size"] == done["orig_size"]).all():
             problems.append(
@@ -283,10 +288,14 @@ def _different_work(
         note(pairs[pairs[f"orig_size_{a}"] != expected], "the input is not the manifest's")
     versions = [pairs[f"transform_{name}"].astype(object) for name in names]
     note(pairs[versions[0] != versions[1]], "other transform versions")
-    note(pairs[pairs["same_work"] == "different"], "the output differs")
-    unproved = pairs[pairs["same_work"] == ""]  # a file from elsewhere may have no hashes
-    other_size = unproved[f"new_size_{a}"] != unproved[f"new_size_{b}"]
-    note(unproved[other_size], "the output differs in size")
+    is_different = pairs["same_work"] == "different"
+    hashes = [pairs[f"output_sha256_{name}"] for name in names]
+    has_hash = [part != "" for part in hashes]
+    other_hash = is_different & (hashes[0] != hashes[1])
+    other_size = pairs[f"new_size_{a}"] != pairs[f"new_size_{b}"]
+    note(pairs[other_hash & has_hash[0] & has_hash[1]], "the output differs")
+    note(pairs[has_hash[0] != has_hash[1]], "only one arm has the output's hash")
+    note(pairs[other_size & ~has_hash[0] & ~has_hash[1]], "the output differs in size")
     return problems
 
 
@@ -304,11 +313,14 @@ def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
     done = rows[rows["status"] == "ok"]
     times = done["proc_ms"]
     spans = makespans_s(rows)
-    per_round = rows["round"].value_counts().sort_index()
+    per_round = done["round"].value_counts().reindex(spans.index, fill_value=0)
     return ArmSummary(
         name=arm.name,
         label=arm.label,
-        environment=", ".join(sorted(set(rows["environment"].unique()) - {""})) or "unknown",
+        environment=", ".join(
+            printable(place) for place in sorted(set(rows["environment"].unique()) - {""})
+        )
+        or "unknown",
         rows=len(rows),
         failed=len(rows) - len(done),
         cold_starts=int(rows["cold_start"].sum()),
@@ -359,20 +371,25 @@ def _per_picture(
 
 
 def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
-    """Log ratios by picture and round; pictures that lack a round are left out."""
+    """Log ratios by picture and round, none missing: of the rounds that keep the most of them (all,
+    as a rule), and the pictures that are pairs in each of these."""
     a, b = (pairs[f"{column}_{name}"].to_numpy() for name in names)
     known = (a > 0) & (b > 0)
     picture, keys = pd.factorize(pairs["image_key"][known])
     number, rounds = pd.factorize(pairs["round"][known], sort=True)
     logs = np.full((len(keys), len(rounds)), math.nan)
     logs[picture, number] = np.log(b[known] / a[known])
-    return logs[~np.isnan(logs).any(axis=1)]
+    is_known = ~np.isnan(logs)
+    fullest = np.argsort(-is_known.sum(axis=0), kind="stable")
+    kept = [n * int(is_known[:, fullest[:n]].all(axis=1).sum()) for n in range(1, len(rounds) + 1)]
+    chosen = np.sort(fullest[: len(kept) - int(np.argmax(kept[::-1]))]) if kept else []
+    return logs[is_known[:, chosen].all(axis=1)][:, chosen] if kept else logs
 
 
 def _whole_job(summaries: dict[str, ArmSummary], names: tuple[str, str]) -> RatioEstimate | None:
     a, b = (np.array(summaries[name].makespans_s) for name in names)
-    if len(a) != len(b) or len(a) == 0 or not (np.all(a > 0) and np.all(b > 0)):
-        return None
+    if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
+        return None  # one round tells nothing of how much makespans scatter
     return estimate_ratio(np.log(b / a)[None, :])
 
 
@@ -391,6 +408,12 @@ def _warnings(comparison: Comparison) -> list[Finding]:
     if estimate is not None and estimate.pictures < FEW_PICTURES:
         text = f"only {counted(estimate.pictures, 'picture')}: other pictures may say otherwise"
         found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
+    if unproved := comparison.same_work_counts[""]:
+        text = f"same work is not proved for {counted(unproved, 'pair')}: no hashes, sizes only"
+        found.append(Finding(text))
+    if estimate is not None and estimate.rounds < comparison.pairs["round"].nunique():
+        text = f"only {estimate.rounds} rounds count in the headline: the others have gaps"
+        found.append(Finding(text))
     if estimate is not None:
         pictures = comparison.pairs["image_key"].nunique()
         if pictures > estimate.pictures:
@@ -406,9 +429,8 @@ def _warnings(comparison: Comparison) -> list[Finding]:
             runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
             text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
             found.append(Finding(text))
-        if failed := comparison.summaries[arm.name].failed:
-            text = f"{arm.label}: {counted(failed, 'row')} of pictures that failed"
-            found.append(Finding(text, names_of(rows[rows["status"] != "ok"])))
+        if failed := names_of(rows[rows["status"] != "ok"]):
+            found.append(Finding(f"{arm.label}: {counted(len(failed), 'picture')} failed", failed))
     if estimate is not None and not math.isnan(comparison.ratio_without_cold):
         warm = comparison.ratio_without_cold
         if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):

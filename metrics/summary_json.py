@@ -118,7 +118,9 @@ def _rounded(value: object) -> object:
         return {key: _rounded(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(part) for part in value]
-    if isinstance(value, str | bool) or value is None:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, bool) or value is None:
         return value
     if not math.isfinite(value):
         return None

@@ -29,8 +29,9 @@ def verdict_per_picture(comparison: Comparison) -> str:
     if crowded := _crowded_arms(comparison):
         return (
             f"cannot tell which is faster per picture: {crowded} had the processor for less than "
-            f"{LEAST_CPU_SHARE:.0%} of the time, and in processor time the difference is not there "
-            f"(wall time {_interval(estimate)}{basis})"
+            f"{LEAST_CPU_SHARE:.0%} of the time, and processor time does not show the difference "
+            f"(ratio of processor times {_interval(comparison.per_picture_cpu)}; of wall times "
+            f"{_interval(estimate)}{basis})"
         )
     winner, turned = _winner(comparison, estimate)
     return f"{winner} is {turned[0]}x faster per picture ({_ci(turned)}{basis})"
@@ -42,13 +43,12 @@ def verdict_whole_job(comparison: Comparison) -> str:
     if comparison.problems:
         return ""
     if estimate is None:
-        why = "rows are missing" if comparison.is_partial else "timestamps are unknown"
-        return f"cannot tell which finishes the whole job sooner: {why}"
+        return f"cannot tell which finishes the whole job sooner: {_why_no_makespans(comparison)}"
     spans = " against ".join(
         f"{_seconds(arm.makespan_s)} ({_workers(arm)}{arm.label})"
         for arm in (comparison.first, comparison.second)
     )
-    basis = f", {counted(estimate.rounds, 'round')}{_allowance(estimate)}"
+    basis = f", {counted(estimate.rounds, 'round')}, {where(comparison)}"
     if estimate.includes_1:
         return (
             f"cannot tell which finishes the whole job sooner: makespan {spans}; "
@@ -58,14 +58,28 @@ def verdict_whole_job(comparison: Comparison) -> str:
     return f"{winner} finishes the whole job {turned[0]}x sooner: {spans} ({_ci(turned)}{basis})"
 
 
+def _why_no_makespans(comparison: Comparison) -> str:
+    if comparison.is_partial:
+        return "rows are missing"
+    spans = [arm.makespan_s for arm in (comparison.first, comparison.second)]
+    if any(map(math.isnan, spans)):
+        return "timestamps are unknown"
+    return (
+        f"one round, makespans {_seconds(spans[0])} ({comparison.first.label}) against "
+        f"{_seconds(spans[1])} ({comparison.second.label}), does not tell chance from difference; "
+        "use --rounds 3 or more"
+    )
+
+
 def _basis(comparison: Comparison, estimate: RatioEstimate) -> str:
     parts = f", {counted(estimate.pictures, 'picture')} x {counted(estimate.rounds, 'round')}"
     cold = sum(arm.cold_starts for arm in comparison.summaries.values())
     cold_note = f", {counted(cold, 'cold start')} included" if cold else ""
-    partial = (
-        f"partial: {comparison.ledger.coverage:.1%} of the rows, " if comparison.is_partial else ""
-    )
-    return f"{parts}{_allowance(estimate)}{cold_note}, {partial}{where(comparison)}"
+    coverage = comparison.ledger.coverage
+    partial = f", partial: {coverage:.1%} of the rows" if comparison.is_partial else ""
+    unproved = ", same work not proved" if comparison.same_work_counts[""] else ""
+    notes = f"{cold_note}{partial}{unproved}"
+    return f"{parts}{_allowance(estimate)}{notes}, {where(comparison)}"
 
 
 def _allowance(estimate: RatioEstimate) -> str:
@@ -99,7 +113,7 @@ def rounded_alike(ratio: float, low: float, high: float) -> tuple[str, str, str]
     gap = high - low
     if not low <= 1 <= high:
         gap = min(gap or 1, abs(low - 1), abs(high - 1))
-    decimals = min(max(2, math.ceil(-math.log10(gap or 1))), 5)
+    decimals = min(max(2, math.ceil(-math.log10(min(gap, ratio) or 1))), 5)
     return f"{ratio:.{decimals}f}", f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
@@ -181,17 +195,22 @@ def table(comparison: Comparison) -> str:
         "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
         "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
     }
-    return pd.DataFrame(columns).to_string(index=False)
+    return pd.DataFrame(columns).replace(["nan", "nan%"], "-").to_string(index=False)
 
 
 def ratio_line(comparison: Comparison) -> str:
-    """The ratios of the pairs in one line; empty when there is none."""
+    """The ratios of the pairs in one line; empty when there is none, or it says nothing."""
     ratios, estimate = comparison.ratios, comparison.per_picture
-    if estimate is None:
+    if estimate is None or comparison.problems:  # such a number would only be quoted
         return ""
+    # Of one round the p-value is about the allowance: beside the interval it would only puzzle.
+    sure = f", paired test {p_text(estimate.p_value)}" if estimate.allowance == 1 else ""
+    mean = f"{_interval(estimate)}{sure}"
+    if estimate.pictures < LEAST_PICTURES:
+        mean = f"{estimate.ratio:.2f} (too few pictures for an interval)"
+    names = f"{comparison.second.name}/{comparison.first.name}"
     return (
-        f"{comparison.second.name}/{comparison.first.name} time per picture: geometric mean "
-        f"{_interval(estimate)}, paired test {p_text(estimate.p_value)}; "
+        f"{names} time per picture: geometric mean {mean}; "
         f"ratios from {ratios.min():.3f} to {ratios.max():.3f}, median {ratios.median():.3f}"
     )
 

@@ -141,7 +141,16 @@ def test_rounding_is_within_both_tolerances(psnr_db, largest, is_rounding):
 
 def pairs_of(*hashes: tuple[str, str], key: str = "a.jpg") -> pd.DataFrame:
     columns = [f"output_sha256_{arm}" for arm in ARMS]
-    return pd.DataFrame(hashes, columns=columns, dtype=object).assign(image_key=key)
+    same = {f"{name}_{arm}": 1 for arm in ARMS for name in ("new_size", "transform")}
+    return pd.DataFrame(hashes, columns=columns, dtype=object).assign(image_key=key, **same)
+
+
+@pytest.mark.parametrize("column", ["new_size", "transform"])
+def test_another_size_without_hashes_and_another_transform_are_different(column):
+    pairs = pairs_of(("", ""), ("", "")).assign(**{f"{column}_{ARMS[1]}": [1, 2]})
+    assert list(classify(pairs, ARMS, {})) == ["", "different"]
+    equal = pairs_of(("x", "x")).assign(**{f"transform_{ARMS[1]}": 2})
+    assert list(classify(equal, ARMS, {})) == ["different"]
 
 
 BEYOND = PixelDifference(LEAST_PSNR_DB - 1, 1)

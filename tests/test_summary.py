@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rows import row
 from test_rows import HOSTILE_KEYS, REFERENCE_HEADER, file_of, frame, on_prem_row
@@ -189,7 +189,10 @@ def test_a_picture_of_another_size_than_the_manifests_is_a_problem():
 
 OTHER_WORK = {
     "output": ({"output_sha256": "cd" * 32}, "the output differs for 1 picture: 'b'"),
-    "hash in one arm": ({"output_sha256": ""}, "the output differs for 1 picture: 'b'"),
+    "hash in one arm": (
+        {"output_sha256": ""},
+        "only one arm has the output's hash for 1 picture: 'b'",
+    ),
     "input size": ({"orig_size": 7}, "the input differs in size for 1 picture: 'b'"),
     "transform": ({"transform": "v2"}, "other transform versions for 1 picture: 'b'"),
     "failure": (FAILED, "the arms differ in success or error for 1 picture: 'b'"),
@@ -225,8 +228,8 @@ def test_failing_alike_is_no_problem_though_the_wording_differs_but_another_clas
     alike = errors("OSError: broken", "OSError: truncated: 7 bytes")
     assert problems(alike) == []
     assert warnings(alike) == [
-        "on-prem: 1 row of pictures that failed: 'b'",
-        "the cloud: 1 row of pictures that failed: 'b'",
+        "on-prem: 1 picture failed: 'b'",
+        "the cloud: 1 picture failed: 'b'",
     ]
     assert problems(errors("OSError: broken", "MemoryError: broken")) == [
         "the arms differ in success or error for 1 picture: 'b'"
@@ -253,13 +256,13 @@ def test_without_any_hash_other_sizes_are_other_work():
 
 def test_the_rows_of_one_arm_taken_for_both_are_no_comparison():
     rows = frame([on_prem_row()])
-    assert problems(compare(rows, rows)) == ["rows of on_prem among the cloud rows"]
+    assert problems(compare(rows, rows)) == ["rows of source 'on_prem' among the cloud rows"]
 
 
 def test_rows_of_different_clouds_are_not_mixed():
     cloud = [row("a", environment="aws"), row("b", environment="embedded")]
     assert problems(compared([on_prem_row("a"), on_prem_row("b")], cloud)) == [
-        "cloud rows of different environments: aws, embedded"
+        "cloud rows of different environments: 'aws', 'embedded'"
     ]
 
 
@@ -290,7 +293,7 @@ def named(keys: str) -> str:
     return ", ".join(map(repr, keys))
 
 
-def test_where_no_picture_is_a_pair_in_every_round_there_is_nothing_to_compare():
+def test_where_no_picture_is_a_pair_in_every_round_the_fullest_round_counts():
     """Each picture fails in one of the rounds, alike in both arms."""
     rows = both_arms("a", "b", rounds=2)
     for arm in rows:
@@ -298,8 +301,17 @@ def test_where_no_picture_is_a_pair_in_every_round_there_is_nothing_to_compare()
             arm[place] = dataclasses.replace(arm[place], **FAILED)
     comparison = compared(*rows)
     assert len(comparison.pairs) == 2
-    assert comparison.per_picture is None
-    assert verdict_per_picture(comparison).startswith(("not comparable: ", "cannot tell"))
+    assert (comparison.per_picture.pictures, comparison.per_picture.rounds) == (1, 1)
+    assert verdict_per_picture(comparison).startswith("cannot tell")
+
+
+def test_a_stray_row_of_a_round_does_not_throw_away_the_other_rounds():
+    keys = [f"{n}.jpg" for n in range(20)]
+    on_prem, cloud = both_arms(*keys, rounds=3)
+    cloud = [r for r in cloud if r.round < 3 or r.image_key == "7.jpg"]
+    comparison = compared(on_prem, cloud, allow_partial=True)
+    assert (comparison.per_picture.pictures, comparison.per_picture.rounds) == (20, 2)
+    assert any("only 2 rounds count" in str(one) for one in comparison.warnings)
 
 
 # --- the reference run --------------------------------------------------------------------------
@@ -548,7 +560,7 @@ def test_an_unreadable_timestamp_makes_the_makespan_unknown_and_nothing_fails(ti
     assert math.isnan(comparison.first.pictures_per_s)
     assert problems(comparison) == []
     assert comparison.whole_job is None
-    assert table(comparison).count("nan") == 2
+    assert "nan" not in table(comparison)
 
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01", "1500-01-01T00:00:00Z", "9999-12-31T23:59Z"])
@@ -630,6 +642,7 @@ any_rows = st.lists(any_row, min_size=1, max_size=8)
 @given(any_rows, any_rows, st.none() | st.just(manifest_of("ab")), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_any_readable_rows_are_judged_in_words(on_prem, cloud, manifest, allow_partial):
+    assume(any(fields.get("run_id", "run") == "run" for fields in (*on_prem, *cloud)))
     comparison = compared(
         [on_prem_row(**fields) for fields in on_prem],
         [row(**fields) for fields in cloud],

@@ -200,7 +200,8 @@ def test_a_shared_processor_makes_no_arm_faster_when_processor_times_do_not_show
     said = verdict_per_picture(judged(TWICE, cpu_ratio=1.0))
     assert said == (
         "cannot tell which is faster per picture: the cloud had the processor for less than 90% of "
-        "the time, and in processor time the difference is not there (wall time 2.01, "
+        "the time, and processor time does not show the difference (ratio of processor times "
+        "1.00, 95% CI 1.00 to 1.00; of wall times 2.01, "
         "95% CI 1.76 to 2.30, 4 pictures x 2 rounds, embedded cloud, not AWS)"
     )
 
@@ -239,26 +240,33 @@ def test_the_whole_job_is_said_with_both_makespans_workers_and_interval():
     said = verdict_whole_job(judged([[2.0, 2.02, 1.98]] * 3))
     assert said == (
         "on-prem finishes the whole job 2.00x sooner: 0.01 s (1 worker, on-prem) against "
-        "0.02 s (1 worker, the cloud) (95% CI 1.95 to 2.05, 3 rounds)"
+        "0.02 s (1 worker, the cloud) (95% CI 1.95 to 2.05, 3 rounds, "
+        "embedded cloud, not AWS)"
     )
 
 
 def test_a_cloud_that_finishes_sooner_is_said_with_the_inverse():
-    said = verdict_whole_job(judged(column(0.5, 0.5, 0.5), on_prem_ms=2e6))
+    said = verdict_whole_job(judged([[0.5, 0.5]] * 3, on_prem_ms=2e6))
     assert said == (
         "the cloud finishes the whole job 2.00x sooner: 2,000 s (1 worker, on-prem) against "
-        "1,000 s (1 worker, the cloud) "
-        "(95% CI 1.60 to 2.50, 1 round widened by 25% for drift between the passes)"
+        "1,000 s (1 worker, the cloud) (95% CI 2.00 to 2.00, 2 rounds, embedded cloud, not AWS)"
+    )
+
+
+def test_one_round_tells_nothing_of_the_whole_job_whatever_the_makespans():
+    assert verdict_whole_job(judged(column(9, 9, 9))) == (
+        "cannot tell which finishes the whole job sooner: one round, makespans 0.01 s (on-prem) "
+        "against 0.09 s (the cloud), does not tell chance from difference; use --rounds 3 or more"
     )
 
 
 def test_no_difference_of_makespans_is_said_with_what_could_have_been_found():
-    assert verdict_whole_job(judged(column(1, 1, 1))) == (
+    said = verdict_whole_job(judged([[1.0, 1.1, 0.9]] * 3))
+    assert said.startswith(
         "cannot tell which finishes the whole job sooner: makespan 0.01 s (1 worker, on-prem) "
-        "against 0.01 s (1 worker, the cloud); the interval includes 1 (ratio 1.00, 95% CI 0.80 to "
-        "1.25, 1 round widened by 25% for drift between the passes); this run could have seen a "
-        "difference of 28% or more; --rounds 4 would see 7%"
+        "against 0.01 s (1 worker, the cloud); the interval includes 1 (ratio "
     )
+    assert "3 rounds, embedded cloud, not AWS); this run could have seen a difference of" in said
 
 
 def test_the_two_questions_have_their_own_answers():
