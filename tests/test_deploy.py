@@ -342,6 +342,17 @@ def foreign_change_set(cloud: Cloud, description: str) -> str:
     )["StackId"]
 
 
+def test_when_the_zip_cannot_be_put_no_change_set_is_left(cloud, deploy, capsys, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise UserError("the bucket is not ours")
+
+    before = everything(cloud)
+    monkeypatch.setattr(stack, "put_package", refuse)
+    assert deploy("create", "--yes") == 1
+    assert "the bucket is not ours" in capsys.readouterr().err
+    assert everything(cloud) == before
+
+
 def test_a_change_set_that_somebody_else_left_waiting_is_refused(cloud, deploy, capsys):
     foreign_change_set(cloud, "somebody's")
     assert deploy("create", "--yes") == 1
