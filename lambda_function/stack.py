@@ -250,7 +250,7 @@ def follow(site: Site, stack_id: str, seen: set[str], resources: int, doing: str
                     if at_rest:
                         return state
                 else:
-                    bar.set_postfix_str(f"{event['LogicalResourceId']} {state}")
+                    bar.set_postfix_str(f"{event['LogicalResourceId']} {state}", refresh=False)
                     bar.update(at_rest)
             time.sleep(POLL_S)
     raise UserError(
