@@ -13,7 +13,7 @@ import xmltodict
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.iam.models import iam_backends
-from moto.s3.models import FakeBucket
+from moto.s3.models import FakeBucket, s3_backends
 from moto.s3.responses import S3Response
 from moto.sts.models import AssumedRole, sts_backends
 
@@ -70,7 +70,7 @@ def _role_of(response) -> str | None:
 
 
 def _authorize(response, iam_request_cls: type, resource: str = "*") -> None:
-    if _role_of(response) is None:
+    if (role := _role_of(response)) is None:
         return
     request = iam_request_cls(
         account_id=response.current_account,
@@ -82,6 +82,17 @@ def _authorize(response, iam_request_cls: type, resource: str = "*") -> None:
         action=response._get_action(),
     )
     request.check_action_permitted(resource)
+    if response.method in ("GET", "HEAD") and _is_hidden(role, resource):
+        request._raise_access_denied()
+
+
+def _is_hidden(role: str, resource: str) -> bool:
+    """Whether an object is not there, and the role may not know: S3 then says 403, and not 404."""
+    bucket_arn, _, key = resource.partition("/")
+    bucket = s3_backends[ACCOUNT_ID][PARTITION].buckets.get(bucket_arn.rpartition(":")[2])
+    if not key or bucket is None or key in bucket.keys:
+        return False
+    return not role_allows(role, "s3:ListBucket", bucket_arn)
 
 
 def _each_key_authorized(original: Callable) -> Callable:

@@ -157,17 +157,18 @@ def deploy(
     change_set = create_change_set(site, "UPDATE" if found else "CREATE", parameters)
     if change_set is None:
         return True
-    agreed = False
+    ready = False
     try:
-        agreed = confirm(change_set)
+        if confirm(change_set):
+            put_package(site, package, parameters["CodeKey"])
+            ready = True
     finally:  # interrupted at the question, too
-        if not agreed:
+        if not ready:
             discard(site, change_set, new_stack=found is None)
-    if agreed:
-        put_package(site, package, parameters["CodeKey"])
+    if ready:
         execute(site, change_set)
         delete_old_packages(site, parameters["CodeKey"])
-    return agreed
+    return ready
 
 
 def code_parameters(site: Site, package: bytes) -> dict[str, str]:
@@ -249,7 +250,7 @@ def follow(site: Site, stack_id: str, seen: set[str], resources: int, doing: str
                     if at_rest:
                         return state
                 else:
-                    bar.set_postfix_str(f"{event['LogicalResourceId']} {state}")
+                    bar.set_postfix_str(f"{event['LogicalResourceId']} {state}", refresh=False)
                     bar.update(at_rest)
             time.sleep(POLL_S)
     raise UserError(

@@ -89,3 +89,9 @@ def jpeg(width: int = 64, height: int = 48, colour: str = "teal", **options: obj
     output = io.BytesIO()
     picture.save(output, "JPEG", **options)
     return output.getvalue()
+
+
+def registry_is_silent(pip_errors: str) -> bool:
+    """Whether pip failed since the package registry does not answer, and for nothing else."""
+    signs = ("connection broken", "Connection refused", "timed out", "Max retries exceeded")
+    return any(sign in pip_errors for sign in signs)

@@ -342,6 +342,17 @@ def foreign_change_set(cloud: Cloud, description: str) -> str:
     )["StackId"]
 
 
+def test_when_the_zip_cannot_be_put_no_change_set_is_left(cloud, deploy, capsys, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise UserError("the bucket is not ours")
+
+    before = everything(cloud)
+    monkeypatch.setattr(stack, "put_package", refuse)
+    assert deploy("create", "--yes") == 1
+    assert "the bucket is not ours" in capsys.readouterr().err
+    assert everything(cloud) == before
+
+
 def test_a_change_set_that_somebody_else_left_waiting_is_refused(cloud, deploy, capsys):
     foreign_change_set(cloud, "somebody's")
     assert deploy("create", "--yes") == 1
@@ -567,6 +578,27 @@ def test_delete_exits_1_when_something_is_left_and_names_it(cloud, deploy, capsy
 
 
 # --- as a user runs it ---------------------------------------------------------------------------
+
+
+def test_help_works_from_anywhere_and_shows_two_commands_to_try(run_script_in, tmp_path):
+    done = run_script_in("lambda_function/deploy.py", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("    python lambda_function/deploy.py ") >= 2
+
+
+@pytest.mark.parametrize("command", ["create", "update", "status", "delete"])
+def test_help_of_a_command_shows_the_defaults_of_the_template(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "default: None" not in text
+    assert "--input-bucket" not in text
+    assert ("--yes" in text) == ("--dry-run" in text) == (command != "status")
+    for parameter in ("MemorySize", "TimeoutSeconds", "ExpireDays", "LogRetentionDays"):
+        default = f"(default: {template()['Parameters'][parameter]['Default']})"
+        assert (default in text) == (command in ("create", "update"))
 
 
 def test_the_rehearsal_of_the_readme_works_against_an_empty_embedded_cloud(

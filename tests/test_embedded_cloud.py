@@ -281,6 +281,13 @@ def test_properties_that_moto_drops_are_set(embedded, recorder):
             },
             "TopicConfigurations",
         ),
+        (
+            {
+                "Type": "AWS::S3::Bucket",
+                "Properties": {"LifecycleConfiguration": {"Rules": [{"TagFilters": []}]}},
+            },
+            "LifecycleConfiguration: TagFilters",
+        ),
     ],
 )
 def test_what_would_be_ignored_is_refused(embedded, resource, named):

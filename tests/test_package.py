@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import registry_is_silent
 
 from lambda_function import package
 from lambda_function.embedded_cloud import link_runtime_packages
@@ -22,7 +23,6 @@ from lambda_function.package import (
 )
 from metrics.script import UserError
 
-NO_ANSWER = ("connection broken", "Connection refused", "timed out", "Max retries exceeded")
 OTHER_PYTHON = "3.13" if THIS_PYTHON != "3.13" else "3.12"
 MACHINE_OF_ELF = {"x86_64": 62, "arm64": 183}  # field e_machine of an ELF file
 
@@ -32,7 +32,7 @@ def answered(ask, *arguments):
     try:
         return ask(*arguments)
     except UserError as error:
-        if any(sign in str(error) for sign in NO_ANSWER):
+        if registry_is_silent(str(error)):
             pytest.skip(f"needs the package registry, which does not answer: {error}")
         raise
 

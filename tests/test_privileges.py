@@ -217,6 +217,16 @@ def test_outside_of_its_prefixes_the_function_is_denied(function, as_function, c
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
 
 
+def test_what_is_not_there_is_hidden_from_who_may_not_list(function, as_function):
+    """On S3 a function without s3:ListBucket could not tell a first run from a denied one."""
+    codes = {}
+    for kind, key in (("input", "input/missing"), ("output", "metrics/rows/r/1/missing")):
+        with pytest.raises(ClientError) as caught:
+            as_function.get_object(Bucket=getattr(function.buckets, kind), Key=key)
+        codes[kind] = caught.value.response["Error"]["Code"]
+    assert codes == {"input": "AccessDenied", "output": "NoSuchKey"}
+
+
 def test_deleting_many_objects_is_held_to_each_key(function, as_function):
     bucket = function.buckets.output
     for keys, denied in (
