@@ -16,6 +16,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from metrics.run_record import RunRecord
 from metrics.script import (
     DONE,
     UserError,
+    cloud_problem,
     positive_int,
     positive_seconds,
     positive_usd,
@@ -171,9 +173,7 @@ def compare_with_cloud(
     from metrics.cleaning import clean_cloud, clean_local
     from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
     from metrics.failures import failure_settler
-    from metrics.invocations import save_invocations
     from metrics.rounds import first_arm_leads
-    from metrics.rows import read_rows
     from onprem_images.local_image_proc import process_on_prem
     from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
@@ -199,6 +199,7 @@ def compare_with_cloud(
                 clean_cloud(s3, buckets)
         check_run_is_new(s3, buckets.output, run_id)
         write_manifest(run_id, args.rounds, pictures)
+        begun = datetime.now(UTC)
         for number in range(1, args.rounds + 1):
             passes = (pass_on_prem, pass_in_cloud)
             for run_pass in passes if first_arm_leads(number) else reversed(passes):
@@ -206,15 +207,29 @@ def compare_with_cloud(
         fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
         if function:
             with record.step("logs"):
-                save_invocations(
-                    make_client(cloud, "logs"),
-                    make_client(cloud, "lambda"),
-                    function,
-                    read_rows(CLOUD_CSV, "cloud"),
-                    INVOCATIONS_CSV,
-                )
+                record.note(**ask_lambda(cloud, function, begun))
         with record.step("compare"):
             return judge_rows_here(args, partial(download_outputs, s3, buckets.output))
+
+
+def ask_lambda(cloud: Cloud, function: dict[str, str], begun: datetime) -> dict[str, int]:
+    """Save what Lambda measured; returns what else is known of the run. A permission that is
+    missing for this costs no answer."""
+    from lambda_function.cloud import make_client
+    from metrics.invocations import count_throttles, save_invocations
+    from metrics.rows import read_rows
+
+    logs, settings, metrics = (make_client(cloud, s) for s in ("logs", "lambda", "cloudwatch"))
+    rows = read_rows(CLOUD_CSV, "cloud")
+    try:
+        save_invocations(logs, settings, function, rows, INVOCATIONS_CSV)
+        name, now = function["FunctionName"], datetime.now(UTC)
+        return {"throttles": count_throttles(metrics, name, begun, now)}
+    except Exception as error:
+        if (line := cloud_problem(error)) is None:
+            raise
+        print(f"going on without all of Lambda's own measurements: {line}", file=sys.stderr)
+        return {}
 
 
 def compare_on_prem_with_itself(

@@ -11,6 +11,7 @@ import json
 import re
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,34 @@ def _with_requests(one: Invocation, requests: dict[str, list[dict[str, int]]]) -
     puts = sum(n for name, n in counts.items() if name.startswith(("Put", "List", "Copy", "Post")))
     gets = sum(n for name, n in counts.items() if name.startswith(("Get", "Head")))
     return replace(one, s3_puts=puts, s3_gets=gets)
+
+
+def with_invocations(merged: pd.DataFrame, invocations: pd.DataFrame | None) -> pd.DataFrame:
+    """`merged` with what Lambda measured of each cloud row's request: billed time of all its tries,
+    and the largest init time and memory. Empty where no line tells of it."""
+    if invocations is None:
+        return merged
+    by_request = invocations.groupby("request_id").agg(
+        billed_ms_cloud=("billed_ms", "sum"),
+        init_ms_cloud=("init_ms", "max"),
+        max_memory_mb_cloud=("max_memory_mb", "max"),
+    )
+    return merged.join(by_request, on="request_id_cloud")
+
+
+def count_throttles(cloudwatch, function_name: str, begin: datetime, end: datetime) -> int:
+    """Invocations of the function that AWS put off for lack of concurrency, as far as its metrics
+    tell yet: they come a minute or two late."""
+    answer = cloudwatch.get_metric_statistics(
+        Namespace="AWS/Lambda",
+        MetricName="Throttles",
+        Dimensions=[{"Name": "FunctionName", "Value": function_name}],
+        StartTime=begin,
+        EndTime=end,
+        Period=60,
+        Statistics=["Sum"],
+    )
+    return int(sum(point["Sum"] for point in answer["Datapoints"]))
 
 
 COLUMNS = [field.name for field in fields(Invocation)]

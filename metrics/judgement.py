@@ -26,7 +26,7 @@ from metrics.files import (
     write_whole,
 )
 from metrics.findings import counted
-from metrics.invocations import invocations_from_csv
+from metrics.invocations import invocations_from_csv, with_invocations
 from metrics.ledger import Manifest, read_manifest
 from metrics.report import ReportChart, render_report, slowest_pictures
 from metrics.rounds import split_passes
@@ -91,7 +91,8 @@ def judge(
     when another summary follows than `packed_summary`.
     """
     comparison, pixels = compare_evidence(evidence, fetch_outputs)
-    bill = bill_in(evidence, comparison)
+    invocations = invocations_of(evidence)
+    bill = bill_in(invocations, comparison)
     if packed_summary not in (None, summary_bytes(comparison, bill)):
         raise UserError(
             "the statistics that follow from its rows are not those that were packed; was it "
@@ -111,7 +112,7 @@ def judge(
     if fetch_outputs:
         slowest = slowest_pictures(comparison, lambda *_: None, SLOWEST_SHOWN)
         fetch_for_show(fetch_outputs, [picture.image_key for picture in slowest])
-    written = write_results(comparison, folder, outputs, changes, bill)
+    written = write_results(comparison, folder, outputs, changes, bill, invocations)
     print_summary(comparison, changes, bill)
     if bundle:
         results = [path for path in written if path.name in (SUMMARY_JSON.name, REPORT_HTML.name)]
@@ -209,11 +210,16 @@ def record_of(run_json: bytes | None, run_id: str) -> dict:
         return {}
 
 
-def bill_in(evidence: Evidence, comparison: Comparison) -> Bill | None:
-    """What the cloud arm's invocations cost, when Lambda's own measurements of them are known."""
+def invocations_of(evidence: Evidence) -> pd.DataFrame | None:
+    """What Lambda measured of the cloud arm, where that is known."""
     if evidence.invocations is None or evidence.choices.aa:
         return None
-    invocations = invocations_from_csv(evidence.invocations)
+    return invocations_from_csv(evidence.invocations)
+
+
+def bill_in(invocations: pd.DataFrame | None, comparison: Comparison) -> Bill | None:
+    if invocations is None:
+        return None
     return bill_of(comparison.rows[comparison.second.name], invocations)
 
 
@@ -241,6 +247,7 @@ def write_results(
     outputs: Callable,
     changes: list[str],
     bill: Bill | None,
+    invocations: pd.DataFrame | None,
 ) -> list[Path]:
     """The report, summary, merged rows and charts; returns the files."""
     charts = [
@@ -261,7 +268,8 @@ def write_results(
     for name, data in files.items():
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
-        comparison.merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
+        merged = with_invocations(comparison.merged, invocations)
+        merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
     for chart in CHARTS:
         write_whole(
             folder / f"{CHARTS_FOLDER}/{chart.name}.png", chart_png(comparison, chart, LIGHT)

@@ -17,6 +17,7 @@ _TEXT = (str, type(None))
 SHAPE = {
     "command_line": _TEXT,
     "cloud": _TEXT,
+    "throttles": _NUMBER,
     "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
     "environment": {
         **dict.fromkeys(("python", "system", "cpu", "git_commit"), _TEXT),
@@ -84,6 +85,11 @@ class RunRecord:
             entry["machine"] = CpuCounters.now().since(counters)
             self._write()
         print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+
+    def note(self, **facts: object) -> None:
+        """Record facts about the whole run."""
+        self._content |= facts
+        self._write()
 
     def conclude(self, exit_code: int) -> None:
         """Record the exit code: 0 when the arms could be compared."""

@@ -163,8 +163,12 @@ def cpu_share(rows: pd.DataFrame) -> float:
 
 
 def warnings_of_machine(record: dict) -> list[Finding]:
-    """Warnings from what the run record saw of the machine during the passes."""
+    """Warnings from what the run record saw of the machine and the cloud during the passes."""
     found = []
+    if throttles := record.get("throttles"):
+        text = f"the cloud: AWS throttled {counted(int(throttles), 'invocation')}"
+        advice = "they ran later: raise the account's or the function's concurrency"
+        found.append(Finding(text, advice=advice))
     for step in record.get("steps", []):
         machine = step.get("machine") or {}
         name = step["step"] + (f" (round {step['round']})" if step.get("round") else "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pandas as pd
@@ -17,10 +18,12 @@ from metrics.cost import PRICES, bill_lines, bill_of, cost_by_part, expected_usa
 from metrics.invocations import (
     Invocation,
     collect_invocations,
+    count_throttles,
     invocations_from_csv,
     invocations_to_csv,
     parse_report,
     save_invocations,
+    with_invocations,
 )
 
 GROUP = "/aws/lambda/image-pipeline"
@@ -117,6 +120,36 @@ def test_the_embedded_clouds_log_group_is_read_by_the_same_code(embedded, tmp_pa
     assert bill.usage.gb_s > 0
     assert 10 < bill.max_memory_mb < bill.memory_mb == 1769
     assert not bill.on_aws
+
+
+def test_what_lambda_billed_stands_beside_each_row():
+    merged = pd.DataFrame({"image_key": ["a", "b"], "request_id_cloud": ["r-1", "gone"]})
+    one = parse_report(WARM)
+    joined = with_invocations(merged, table_of(one, dataclasses.replace(one, init_ms=7)))
+    assert list(joined["billed_ms_cloud"].fillna(-1)) == [2 * 103, -1]
+    assert list(joined["init_ms_cloud"].fillna(-1)) == [7, -1]
+    assert with_invocations(merged, None) is merged
+
+
+def test_throttles_are_counted_from_the_functions_metric():
+    now = datetime.now(UTC)
+    with mock_aws():
+        client = boto3.client("cloudwatch")
+        for name, value in (("mine", 3), ("mine", 4), ("another's", 9)):
+            client.put_metric_data(
+                Namespace="AWS/Lambda",
+                MetricData=[
+                    {
+                        "MetricName": "Throttles",
+                        "Dimensions": [{"Name": "FunctionName", "Value": name}],
+                        "Timestamp": now,
+                        "Value": value,
+                    }
+                ],
+            )
+        span = now - timedelta(minutes=5), now + timedelta(minutes=5)
+        assert count_throttles(client, "mine", *span) == 7
+        assert count_throttles(client, "nobody's", *span) == 0
 
 
 def table_of(*ones: Invocation) -> pd.DataFrame:

@@ -268,6 +268,12 @@ SEEN = {
 }
 
 
+def test_throttled_invocations_are_warned_of():
+    (found,) = warnings_of_machine({"throttles": 12})
+    assert str(found).startswith("the cloud: AWS throttled 12 invocations; they ran later")
+    assert warnings_of_machine({"throttles": 0}) == []
+
+
 @pytest.mark.parametrize(("machine", "text"), SEEN.values(), ids=SEEN)
 def test_what_slowed_the_machine_is_warned_of_by_step_and_round(machine, text):
     quiet = {"step": "cloud", "machine": {"steal_share": 0.02, "quota_throttled_ms": 0}}
