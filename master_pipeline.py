@@ -81,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         "--timeout",
         type=positive_seconds,
         default=None,
-        help="seconds to wait for the cloud's rows of a round; default: 120, and one a picture",
+        help="seconds to wait for the cloud's rows of a round; "
+        "default: 120 (on AWS 500), and one a picture",
     )
     parser.add_argument("--no-clean", action="store_true", help="keep what earlier runs left")
     parser.add_argument(
@@ -186,7 +187,7 @@ def compare_with_cloud(
             upload_images(s3, buckets, pictures, run_id, number)
         with record.step("wait", number, args.rounds):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
-            timeout_s = args.timeout or default_timeout_s(len(pictures))
+            timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
             wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
 
     with chosen_cloud(args) as cloud:

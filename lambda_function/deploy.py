@@ -231,6 +231,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 def run_delete(args: argparse.Namespace) -> int:
     from lambda_function.removal import (
+        check_deletable,
         check_nothing_foreign,
         contents,
         remove,
@@ -239,6 +240,7 @@ def run_delete(args: argparse.Namespace) -> int:
 
     site = find_site(cloud_of(args))
     stack = own_stack(site)
+    check_deletable(site, stack)
     found = contents(site, stack)
     if not args.force:
         check_nothing_foreign(found)

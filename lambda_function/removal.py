@@ -1,8 +1,8 @@
 """Removing a stack and all that belongs to it, and showing that nothing is left.
 
 Only buckets that bear the tags of this project and stack are emptied, of all versions and delete
-markers. Objects in them that no run of this project puts there are somebody else's: then nothing is
-deleted at all, unless that is asked for.
+markers. What lies in them outside of the prefixes that this project uses is somebody else's: then
+nothing is deleted at all, unless that is asked for.
 """
 
 import time
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lambda_function.handler import INPUT_PREFIX, PROCESSED_PREFIX
-from lambda_function.stack import Site, bucket_exists, delete_stack, is_own_bucket
+from lambda_function.stack import Site, bucket_exists, delete_stack, is_own_bucket, is_package
 from metrics.script import UserError
 
 OWN_PREFIXES = {
     "input": (INPUT_PREFIX,),
     "output": (PROCESSED_PREFIX, "metrics/"),
-    "code": ("",),  # nobody else has a use for it
+    "code": ("",),  # but see is_package
 }
 NEVER_MADE_OR_GONE = ("CREATE_FAILED", "CREATE_IN_PROGRESS", "DELETE_COMPLETE")
 LEFTOVER_LIMIT_S = 120  # the tagging service may tell of what is gone for a while
@@ -42,6 +42,8 @@ def contents(site: Site, stack: dict | None) -> list[Content]:
         if bucket in in_stack or is_own_bucket(site, bucket):
             keys = [version["Key"] for version in versions(site.s3, bucket)]
             foreign = [key for key in keys if not key.startswith(prefixes)]
+            if kind == "code":
+                foreign = [key for key in keys if not is_package(key)]
             found.append(Content(bucket, len(keys), foreign))
     return found
 
@@ -86,6 +88,22 @@ def empty_bucket(s3, bucket: str) -> None:
         if errors := s3.delete_objects(Bucket=bucket, Delete=batch).get("Errors"):
             key, code = errors[0]["Key"], errors[0]["Code"]
             raise UserError(f"s3://{bucket}/{key} could not be deleted: {code}")
+
+
+def check_deletable(site: Site, stack: dict | None) -> None:
+    """Raise UserError for a stack that CloudFormation would not delete: before it is emptied."""
+    if stack is None:
+        return
+    if stack.get("EnableTerminationProtection"):
+        raise UserError(
+            f"stack {site.stack!r} is protected against deletion; nothing was deleted; end that "
+            "with `aws cloudformation update-termination-protection`"
+        )
+    state = stack["StackStatus"]
+    if state.endswith("_IN_PROGRESS") and state != "REVIEW_IN_PROGRESS":
+        raise UserError(
+            f"stack {site.stack!r} is {state}; nothing was deleted; wait, and try again"
+        )
 
 
 def remove(site: Site, stack: dict | None, found: list[Content]) -> None:

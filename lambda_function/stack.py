@@ -9,6 +9,7 @@ Vocabulary
     change set  what CloudFormation would do, worked out before it does anything
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -291,6 +292,11 @@ def put_package(site: Site, package: bytes, key: str) -> None:
             # S3 takes every region by name but its first.
             **({} if site.region == "us-east-1" else {"CreateBucketConfiguration": where}),
         )
+    elif not is_own_bucket(site, bucket) and site.s3.list_objects_v2(Bucket=bucket)["KeyCount"]:
+        raise UserError(
+            f"s3://{bucket} is there, with objects and without this project's tags; move them away "
+            "and delete it, or use another --stack"
+        )
     # Every time, should the bucket have been made by a run that was interrupted here.
     owner = {"Bucket": bucket, "ExpectedBucketOwner": site.account}
     site.s3.put_bucket_tagging(**owner, Tagging={"TagSet": site.tags})
@@ -304,8 +310,13 @@ def delete_old_packages(site: Site, key: str) -> None:
     """Only once the stack has changed: until then it may go back to the one before."""
     listed = site.s3.list_objects_v2(Bucket=site.bucket("code")).get("Contents", [])
     for entry in listed:
-        if entry["Key"] != key:
+        if entry["Key"] != key and is_package(entry["Key"]):
             site.s3.delete_object(Bucket=site.bucket("code"), Key=entry["Key"])
+
+
+def is_package(key: str) -> bool:
+    """Whether `key` is one that package_key gives."""
+    return re.fullmatch(r"[0-9a-f]{64}\.zip", key) is not None
 
 
 def bucket_exists(s3, bucket: str) -> bool:

@@ -32,9 +32,10 @@ STALLED_S = 5  # without a new row for this long, rows that wait are appended fr
 APPEND_LIMIT_S = 30
 
 
-def default_timeout_s(pictures: int) -> float:
-    """Generous: cold starts and late events, and a second for each picture."""
-    return 120 + pictures
+def default_timeout_s(pictures: int, on_aws: bool) -> float:
+    """Generous: cold starts and late events, and a second for each picture. On AWS, three tries of
+    60 s and the one and two minutes before the retries, so that a failure is known by then."""
+    return (500 if on_aws else 120) + pictures
 
 
 def wait_for_rows(

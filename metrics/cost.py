@@ -61,7 +61,8 @@ def expected_usage(
         s3_puts=n * (PUTS_A_PICTURE + 1),  # and the upload
         s3_gets=n * GETS_A_PICTURE,
         stored_gb=(sum(sizes) + len(sizes) * OUTPUT_BYTES) / GB,
-        transfer_out_gb=n * ROW_BYTES / GB,
+        # At worst every output is downloaded, to be compared with the on-prem one.
+        transfer_out_gb=n * (ROW_BYTES + OUTPUT_BYTES) / GB,
         logs_gb=n * LOG_BYTES / GB,
         architecture=architecture,
     )
@@ -105,7 +106,7 @@ def bill_of(rows: pd.DataFrame, invocations: pd.DataFrame) -> Bill | None:
         s3_gets=own["s3_gets"].sum() * scale,
         stored_gb=float(stored) / GB,
         transfer_out_gb=len(rows) * ROW_BYTES / GB,
-        logs_gb=len(own) * LOG_BYTES / GB,
+        logs_gb=len(own) * scale * LOG_BYTES / GB,
         architecture=own["architecture"].iloc[0],
     )
     return Bill(

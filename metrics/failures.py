@@ -5,7 +5,9 @@ be waited for until the time-out, and then be missing without a reason.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from functools import partial
 
 from botocore.exceptions import ClientError
@@ -15,6 +17,8 @@ from lambda_function.handler import INPUT_PREFIX, environment_of, object_key, ro
 from lambda_function.metrics_log import MetricRow, RowId, is_missing, put_row
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
+HIDDEN_S = 120  # from a message's delivery until it may come again
+ROUNDED = timedelta(seconds=1)  # LastModified has whole seconds
 
 
 def failure_settler(
@@ -36,12 +40,7 @@ def rows_of_failures(
     """
     rows = []
     for message in receive(sqs, queue_url):
-        record = json.loads(message["Body"])
-        found = [
-            row
-            for event in (record.get("requestPayload") or {}).get("Records", [])
-            if (row := _row(s3, event, record, buckets)) is not None and row.id in missing
-        ]
+        found = [row for row in _rows(s3, message["Body"], buckets) if row.id in missing]
         for row in found:
             put_row(s3, buckets.output, row)
         if found:
@@ -51,11 +50,31 @@ def rows_of_failures(
 
 
 def receive(sqs, queue_url: str) -> Iterator[dict]:
-    """All messages that the queue hands out; each is hidden from others for a while."""
+    """All messages that the queue hands out, each once; it hides them from others for a while."""
+    seen: set[str] = set()
     while messages := sqs.receive_message(
-        QueueUrl=queue_url, MaxNumberOfMessages=MESSAGES_AT_ONCE, WaitTimeSeconds=1
+        QueueUrl=queue_url,
+        MaxNumberOfMessages=MESSAGES_AT_ONCE,
+        WaitTimeSeconds=1,
+        VisibilityTimeout=HIDDEN_S,
     ).get("Messages"):
-        yield from messages
+        new = [message for message in messages if message["MessageId"] not in seen]
+        if not new:  # those that were read first come back: that was all
+            return
+        seen |= {message["MessageId"] for message in new}
+        yield from new
+
+
+def _rows(s3, body: str, buckets: Buckets) -> list[MetricRow]:
+    """Rows of the pictures that a message tells of; none when it is no record of the function."""
+    try:
+        record = json.loads(body)
+        events = record["requestPayload"]["Records"]
+        rows = [_row(s3, event, record, buckets) for event in events]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        print("a message of the failure queue is no record of the function", file=sys.stderr)
+        return []
+    return [row for row in rows if row is not None]
 
 
 def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
@@ -65,7 +84,11 @@ def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
     if bucket != buckets.input or not key.startswith(INPUT_PREFIX):
         return None
     stored = _head(s3, bucket, key)
-    if stored is None or stored["ETag"].strip('"') != event["s3"]["object"].get("eTag"):
+    # The same bytes may have been put again since, by another run or round: then the event is old.
+    event_time = datetime.fromisoformat(event["eventTime"])
+    if stored is None or event_time < stored["LastModified"] - ROUNDED:
+        return None
+    if stored["ETag"].strip('"') != event["s3"]["object"].get("eTag"):
         return None
     context = record["requestContext"]
     problem = record.get("responsePayload") or {}

@@ -21,6 +21,7 @@ from metrics.files import write_whole
 POLL_S = 2.0
 # Written within seconds as a rule; AWS promises nothing.
 LONGEST_WAIT_S = 60.0
+LONGEST_SILENCE_S = 10.0  # without a single line: other emulators write none
 CLOCK_SKEW_MS = 5 * 60 * 1000  # between the rows' clock and the log group's, and the init phase
 NUMBER = r"([0-9.]+)"
 REPORT = {
@@ -81,18 +82,23 @@ def collect_invocations(
 ) -> list[Invocation]:
     """All tries of these requests that the log group tells of, waiting up to `limit_s` for lines
     that are not there yet."""
-    end = time.monotonic() + limit_s
+    begin, wait_s = time.monotonic(), POLL_S
     while True:
         found = _read(logs, log_group, request_ids, since_ms)
-        if request_ids <= {one.request_id for one in found} or time.monotonic() > end:
+        waited_s = time.monotonic() - begin
+        limit = limit_s if found else min(limit_s, LONGEST_SILENCE_S)
+        if request_ids <= {one.request_id for one in found} or waited_s >= limit:
             return found
-        time.sleep(min(POLL_S, limit_s))
+        time.sleep(min(wait_s, limit_s))
+        wait_s *= 2
 
 
 def _read(logs, log_group: str, request_ids: set[str], since_ms: int) -> list[Invocation]:
     invocations, requests = [], {}
     pages = logs.get_paginator("filter_log_events").paginate(
-        logGroupName=log_group, startTime=since_ms, filterPattern="?REPORT ?s3_requests"
+        logGroupName=log_group,
+        startTime=since_ms,
+        filterPattern='?"REPORT RequestId" ?"s3_requests"',
     )
     for page in pages:
         for event in page["events"]:
@@ -134,19 +140,20 @@ def with_invocations(merged: pd.DataFrame, invocations: pd.DataFrame | None) -> 
     return merged.join(by_request, on="request_id_cloud")
 
 
-def count_throttles(cloudwatch, function_name: str, begin: datetime, end: datetime) -> int:
-    """Invocations of the function that AWS put off for lack of concurrency, as far as its metrics
-    tell yet: they come a minute or two late."""
+def count_throttles(cloudwatch, function_name: str, begin: datetime, end: datetime) -> int | None:
+    """Invocations of the function that AWS put off for lack of concurrency; None when its metrics
+    do not tell yet: they come a minute or two late."""
     answer = cloudwatch.get_metric_statistics(
         Namespace="AWS/Lambda",
         MetricName="Throttles",
         Dimensions=[{"Name": "FunctionName", "Value": function_name}],
         StartTime=begin,
         EndTime=end,
-        Period=60,
+        Period=3600,
         Statistics=["Sum"],
     )
-    return int(sum(point["Sum"] for point in answer["Datapoints"]))
+    points = answer["Datapoints"]
+    return int(sum(point["Sum"] for point in points)) if points else None
 
 
 COLUMNS = [field.name for field in fields(Invocation)]

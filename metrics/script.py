@@ -20,7 +20,10 @@ NEXT_STEPS = {
     **dict.fromkeys(["AccessDenied", "AccessDeniedException", "403"], _ALLOW),
     **dict.fromkeys(["PermanentRedirect", "AuthorizationHeaderMalformed", "301"], _REGION),
     **dict.fromkeys(["IllegalLocationConstraintException"], _REGION),
-    "NoSuchBucket": _BUCKET,
+    **dict.fromkeys(["NoSuchBucket", "404"], _BUCKET),
+    "OperationAborted": "S3 is still busy with that bucket; wait some minutes and run it again",
+    "OptInRequired": "the account must enable that region first; or use another --region",
+    "InvalidToken": _SIGN_IN,
 }
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

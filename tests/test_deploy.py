@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from conftest import jpeg
@@ -21,7 +22,7 @@ from lambda_function.deploy import LAMBDA_PYTHONS, main
 from lambda_function.metrics_log import CSV_KEY, RowId, read_object
 from lambda_function.package import THIS_PYTHON, build_zip
 from lambda_function.removal import leftovers, versions
-from lambda_function.stack import PROJECT, TEMPLATE, Site, find_site, template
+from lambda_function.stack import PROJECT, TEMPLATE, Site, find_site, is_package, template
 from metrics.cloud_rows import wait_for_rows
 from metrics.files import PROJECT as PROJECT_FOLDER
 from metrics.script import UserError
@@ -641,3 +642,25 @@ def test_no_client_is_made_but_by_the_one_factory_and_the_handler():
         and made.search(path.read_text())
     }
     assert found == {"lambda_function/cloud.py", "lambda_function/handler.py"}
+
+
+@pytest.mark.parametrize(
+    ("stack", "reason"),
+    [
+        ({"StackStatus": "CREATE_COMPLETE", "EnableTerminationProtection": True}, "is protected"),
+        ({"StackStatus": "UPDATE_IN_PROGRESS"}, "is UPDATE_IN_PROGRESS"),
+    ],
+)
+def test_what_cloudformation_would_not_delete_is_not_emptied_first(stack, reason):
+    site = SimpleNamespace(stack="s")
+    with pytest.raises(UserError, match=f"{reason}.*nothing was deleted"):
+        removal.check_deletable(site, stack)
+    for state in ("CREATE_COMPLETE", "ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS", "DELETE_FAILED"):
+        removal.check_deletable(site, {"StackStatus": state})
+    removal.check_deletable(site, None)
+
+
+def test_only_packages_count_as_ours_in_the_code_bucket():
+    assert is_package(f"{'0a' * 32}.zip")
+    for key in ("notes.txt", f"{'0a' * 32}.zip.bak", f"x/{'0a' * 32}.zip", "0a.zip"):
+        assert not is_package(key)

@@ -11,7 +11,7 @@ from lambda_function.embedded_cloud import embedded_cloud
 from lambda_function.metrics_log import RowId, append_rows
 from metrics import cloud_rows
 from metrics.cloud_rows import wait_for_rows
-from metrics.failures import failure_settler, rows_of_failures
+from metrics.failures import failure_settler, receive, rows_of_failures
 
 IN, OUT = "input-bucket", "output-bucket"
 
@@ -44,6 +44,7 @@ def failure(key: str, etag: str, bucket: str = IN) -> dict:
             "Records": [
                 {
                     "eventName": "ObjectCreated:Put",
+                    "eventTime": "2036-01-02T03:00:00.000Z",
                     "s3": {"bucket": {"name": bucket}, "object": {"key": key, "eTag": etag}},
                 }
             ]
@@ -94,6 +95,40 @@ def test_what_is_not_missing_or_of_another_run_or_bucket_or_uploaded_again_is_le
     assert messages_left(queue) == 6
 
 
+def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_one(s3, queue):
+    record = failure("input/a.jpg", upload(s3, "a.jpg"))
+    record["requestPayload"]["Records"][0]["eventTime"] = "2020-01-02T03:00:00.000Z"
+    send(queue, record)
+    assert settle(s3, queue, "a.jpg") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{",
+        "[1]",
+        '"x"',
+        "{}",
+        '{"requestPayload": {"Records": [{"x": 1}]}}',
+        '{"requestPayload": 1}',
+    ],
+)
+def test_a_message_that_is_no_record_of_the_function_does_not_stop_the_others(s3, queue, body):
+    sqs, url = queue
+    sqs.send_message(QueueUrl=url, MessageBody=body)
+    send(queue, failure("input/a.jpg", upload(s3, "a.jpg")))
+    assert [row.image_key for row in settle(s3, queue, "a.jpg")] == ["a.jpg"]
+    assert messages_left(queue) == 1
+
+
+def test_messages_that_come_back_while_reading_are_read_once():
+    class Queue:
+        def receive_message(self, **_: object) -> dict:
+            return {"Messages": [{"MessageId": "1"}, {"MessageId": "2"}]}
+
+    assert len(list(receive(Queue(), "url"))) == 2
+
+
 def test_more_messages_than_one_call_hands_out_are_read(s3, queue):
     keys = [f"{n}.jpg" for n in range(25)]
     for key in keys:
@@ -124,4 +159,4 @@ def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypat
         (row,) = wait_for_rows(s3, buckets.output, expected, 60, settle_failures=settler)
     assert row.status == "error"
     assert row.error.startswith("LambdaFailure: RetriesExhausted after 3 tries: ")
-    assert "NoSuchBucket" in row.error
+    assert "AccessDenied" in row.error  # its role allows no other bucket

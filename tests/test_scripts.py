@@ -106,7 +106,7 @@ def test_an_error_that_s3_answers_names_call_bucket_or_key_and_code(s3, capsys):
     bucket, key, head = capsys.readouterr().err.splitlines()
     assert bucket.startswith("error: GetObject nowhere: NoSuchBucket: ")
     assert key.startswith("error: GetObject my picture.jpg: NoSuchKey: ")
-    assert head == "error: HeadBucket: 404: Not Found"
+    assert head.startswith("error: HeadBucket: 404: Not Found; check --stack")
 
 
 NEXT_STEPS = {
@@ -198,7 +198,12 @@ CLOUD_HELP = [
 CPUS = f"(default: {machine.available_cpus()})"
 HELP = {
     "master_pipeline.py": [
-        *(CPUS, "images_to_upload)", "default: a new one", "default: 120, and one a picture"),
+        *(
+            CPUS,
+            "images_to_upload)",
+            "default: a new one",
+            "default: 120 (on AWS 500), and one a picture",
+        ),
         *CLOUD_HELP,
     ],
     "upload_images_s3.py": ["images_to_upload)", "(default: 8)", "or a new one", *CLOUD_HELP],
