@@ -104,6 +104,7 @@ def make_files(folder: Path, count: int) -> None:
             memory_mb=1769,
             environment=environment,
             transform="v1 pillow-13.0.0 libjpeg-3.1.2",
+            request_id=[hash_[:36] for hash_ in hashes] if source == "cloud" else "",
         )
         order = rng.permutation(count) if source == "cloud" else slice(None)
         rows[list(COLUMNS)].iloc[order].to_csv(folder / f"{source}.csv", index=False)
