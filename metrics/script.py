@@ -88,23 +88,21 @@ def positive_int(text: str) -> int:
 
 
 def positive_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
+    return _positive(text, "seconds")
 
 
 def positive_usd(text: str) -> float:
+    return _positive(text, "USD")
+
+
+def _positive(text: str, unit: str) -> float:
     try:
-        usd = float(text)
+        number = float(text)
     except ValueError:
-        usd = -1
-    if not 0 < usd < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of USD above 0")
-    return usd
+        number = -1
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
+    return number
 
 
 def run_id(text: str) -> str:
