@@ -152,8 +152,7 @@ def cost_by_part(usage: Usage) -> dict[str, float]:
 
 def cost_table(usage: Usage, title: str) -> str:
     """The bill as aligned text: of the run, and of 1,000 pictures."""
-    parts = cost_by_part(usage)
-    parts["in all"] = sum(parts.values())
+    parts = cost_by_part(usage) | {"in all": total_usd(usage)}
     per_1000 = 1000 / usage.pictures if usage.pictures else 0.0
     lines = [title, f"{'':<20}{'this run, USD':>16}{'1,000 pictures':>16}"]
     lines += [f"{name:<20}{usd:>16.6f}{usd * per_1000:>16.6f}" for name, usd in parts.items()]

@@ -8,7 +8,6 @@ cannot be printed (control and direction characters) is written as its escape.
 import base64
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,8 +48,6 @@ TIMES = (
     ("fastest", "min_ms"),
     ("slowest", "max_ms"),
 )
-
-Outputs = Callable[[str, str, str], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,9 @@ class SlowPicture:
     cloud_jpeg: bytes | None
 
 
-def slowest_pictures(comparison: Comparison, outputs: Outputs, count: int = 5) -> list[SlowPicture]:
+def slowest_pictures(
+    comparison: Comparison, outputs: same_work.Outputs, count: int = 5
+) -> list[SlowPicture]:
     """The pairs with the largest proc_ms of either arm, slowest first; each picture's slowest only.
 
     `outputs(arm_name, image_key, sha256)` is that output, or None where it is not at hand.
@@ -108,7 +107,7 @@ def slowest_pictures(comparison: Comparison, outputs: Outputs, count: int = 5) -
     return [_slow_picture(pair, names, outputs) for pair in chosen.to_dict("records")]
 
 
-def _slow_picture(pair: dict, names: list[str], outputs: Outputs) -> SlowPicture:
+def _slow_picture(pair: dict, names: list[str], outputs: same_work.Outputs) -> SlowPicture:
     key = pair["image_key"]
     jpegs = [thumbnail(outputs(name, key, pair[f"output_sha256_{name}"])) for name in names]
     fields = SlowRow.__dataclass_fields__

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 
-from metrics.cost import PRICES_OF, Bill, cost_by_part
+from metrics.cost import PRICES_OF, Bill, cost_by_part, total_usd
 from metrics.findings import Finding
 from metrics.interval import CONFIDENCE, POWER, RatioEstimate
 from metrics.same_work import LARGEST_DIFFERENCE, LEAST_PSNR_DB
@@ -105,9 +105,8 @@ def _estimate(estimate: RatioEstimate | None) -> dict[str, object]:
 def _bill(bill: Bill | None) -> dict[str, object] | None:
     if bill is None:
         return None
-    cost = cost_by_part(bill.usage)
     return dataclasses.asdict(bill) | {
-        "cost_usd": cost | {"in all": sum(cost.values())},
+        "cost_usd": cost_by_part(bill.usage) | {"in all": total_usd(bill.usage)},
         "prices": PRICES_OF,
     }
 
