@@ -34,6 +34,7 @@ from lambda_function.cloud import (
     Cloud,
     stack_name,
 )
+from lambda_function.faults import KINDS, Faults, parse_faults
 from metrics.machine import available_cpus
 from metrics.script import DONE, UserError, positive_int, run_script, script_parser
 
@@ -49,7 +50,10 @@ def default_runtime_client() -> str:
 
 @contextlib.contextmanager
 def embedded_cloud(
-    concurrency: int, stack: str = DEFAULT_STACK, runtime_client: str | None = None
+    concurrency: int,
+    stack: str = DEFAULT_STACK,
+    runtime_client: str | None = None,
+    faults: str | None = None,
 ) -> Iterator[Cloud]:
     """An embedded cloud in a process of its own, with the stack deployed; ends with the context.
 
@@ -60,6 +64,7 @@ def embedded_cloud(
         *(sys.executable, str(Path(__file__).resolve()), "--until-stdin-closes"),
         *("--concurrency", str(concurrency), "--stack", stack),
         *("--runtime-client", runtime_client or default_runtime_client()),
+        *(["--faults", faults] if faults else []),
     ]
     process = subprocess.Popen(
         command,
@@ -104,8 +109,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--empty", action="store_true", help="deploy no stack: for trying deploy.py create"
     )
+    parser.add_argument(
+        "--faults",
+        type=faults_flag,
+        metavar="SEED[:KIND,...]",
+        help="let things go wrong, to see that no row is lost: all kinds, or some of "
+        + ", ".join(KINDS),
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return run_script(serve, parser.parse_args(argv))
+
+
+def faults_flag(text: str) -> Faults:
+    try:
+        return parse_faults(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -122,6 +141,8 @@ def serve(args: argparse.Namespace) -> int:
             cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.port}", stack=args.stack)
             if not args.empty:
                 deploy_stack(cloud)
+            if args.faults:
+                args.faults.arm()
             print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)
             if not args.until_stdin_closes:
                 stack = "no stack" if args.empty else f"stack {args.stack!r}"
@@ -135,6 +156,8 @@ def serve(args: argparse.Namespace) -> int:
             functions.stop()
             server.shutdown()
             server.server_close()
+    if args.faults:
+        print(args.faults, file=sys.stderr)
     return DONE
 
 
@@ -153,6 +176,7 @@ def start_server(args: argparse.Namespace, folder: Path):
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
+    from lambda_function.faults import UnreliableLambda, UnreliableS3
     from lambda_function.lambda_runtime import Host, LambdaService, runtime_client_code
     from lambda_function.moto_gaps import MotoCloud
 
@@ -171,17 +195,20 @@ def start_server(args: argparse.Namespace, folder: Path):
             request_handler=MotoRequestHandler,
             fd=listening.fileno(),
         )
-    moto_cloud.lambda_service = LambdaService(
-        Host(
-            folder=folder,
-            runtime_folder=link_runtime_packages(folder / "runtime"),
-            client_code=runtime_client_code(folder / "runtime", args.runtime_client),
-            endpoint_url=f"http://{LOOPBACK}:{server.port}",
-            concurrency=args.concurrency,
-            write_log=moto_cloud.write_log,
-            send_failure=moto_cloud.send_failure,
-        )
+    host = Host(
+        folder=folder,
+        runtime_folder=link_runtime_packages(folder / "runtime"),
+        client_code=runtime_client_code(folder / "runtime", args.runtime_client),
+        endpoint_url=f"http://{LOOPBACK}:{server.port}",
+        concurrency=args.concurrency,
+        write_log=moto_cloud.write_log,
+        send_failure=moto_cloud.send_failure,
     )
+    if args.faults:
+        moto_cloud.lambda_service = UnreliableLambda(host, args.faults)
+        server.app = UnreliableS3(moto_cloud, args.faults, moto_cloud.lambda_service)
+    else:
+        moto_cloud.lambda_service = LambdaService(host)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, moto_cloud.lambda_service
 

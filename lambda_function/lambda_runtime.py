@@ -136,6 +136,12 @@ class LambdaService:
                 current.retire(replacement)
             return replacement
 
+    def environment(self, id: str) -> "Environment | None":
+        """The living environment of that id; see AWS_SDK_UA_APP_ID."""
+        with self._lock:
+            functions = list(self._all)
+        return next((e for f in functions for e in f.environments() if e.id == id), None)
+
     def stop(self) -> None:
         """End all functions at once, and start none any more."""
         with self._lock:
@@ -205,6 +211,10 @@ class Function:
     def unoccupied_again(self) -> None:
         with self._changed:
             self._unoccupied += 1
+
+    def environments(self) -> list["Environment"]:
+        with self._changed:
+            return list(self._environments)
 
     def ended(self, environment: "Environment", occupied: bool) -> None:
         with self._changed:
@@ -286,13 +296,14 @@ class Environment(threading.Thread):
 
     def __init__(self, function: Function):
         super().__init__(name=f"environment of {function.config.name}", daemon=True)
+        self.id = uuid.uuid4().hex
         self._function = function
         self._config = function.config
         self._messages: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
         self._api = RuntimeApi(self._messages)
         day = datetime.now(UTC).strftime("%Y/%m/%d")
-        self._stream = f"{day}/[$LATEST]{uuid.uuid4().hex}"
-        self._log_path = function.folder / f"{self._stream.rpartition(']')[2]}.log"
+        self._stream = f"{day}/[$LATEST]{self.id}"
+        self._log_path = function.folder / f"{self.id}.log"
         self._log_offset = 0
         self._process: subprocess.Popen | None = None
         self._killed = threading.Event()
@@ -366,6 +377,7 @@ class Environment(threading.Thread):
             "TZ": ":UTC",
             # Beyond AWS: S3 is here, and nothing of this machine's configuration leads elsewhere.
             "AWS_ENDPOINT_URL": host.endpoint_url,
+            "AWS_SDK_UA_APP_ID": self.id,  # so that a request tells whose it is
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -448,6 +460,15 @@ class Environment(threading.Thread):
         ]
         self._function.host.write_log(self._config, self._stream, lines)
         return "\n".join(lines)
+
+    def end_early(self, timed_out: bool) -> None:
+        """Let the invocation under way fail, as by a crash or as by its time-out; returns when the
+        process is gone."""
+        if timed_out:
+            self._messages.put(("timeout", b""))
+            self._process.wait()
+        else:
+            self.kill()
 
     def kill(self) -> None:
         """End the process and what it may have started; returns when it is gone."""

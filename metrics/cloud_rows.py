@@ -17,9 +17,8 @@ from lambda_function.metrics_log import (
     MetricRow,
     MetricsLogError,
     RowId,
-    append_rows,
+    append_leftovers,
     is_missing,
-    pending_rows,
     read_object,
     rows_of_csv,
 )
@@ -79,16 +78,16 @@ def wait_for_rows(
             if gave_last_chance or time.monotonic() - last_news > STALLED_S:
                 if settle_failures:
                     settle_failures(expected - found.keys())
-                _append_leftovers(s3, bucket)
+                append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
                 last_news = time.monotonic()
             else:
                 time.sleep(min(POLL_S, left_s))
 
 
-def _append_leftovers(s3, bucket: str) -> None:
-    end = time.monotonic() + APPEND_LIMIT_S
-    if pending_rows(s3, bucket):
-        append_rows(s3, bucket, lambda: end - time.monotonic())
+def time_left_s(limit_s: float) -> Callable[[], float]:
+    """Tells how much is left of `limit_s` that begin now."""
+    end = time.monotonic() + limit_s
+    return lambda: end - time.monotonic()
 
 
 def new_rows(s3, bucket: str) -> Iterator[list[MetricRow]]:
