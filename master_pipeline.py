@@ -49,6 +49,7 @@ from onprem_images.dataset import Picture, write_manifest
 
 if TYPE_CHECKING:
     from metrics.cost import Usage
+    from metrics.resume import Unfinished
 
 DEFAULT_MEMORY_MB = 1769  # the template's
 
@@ -84,6 +85,11 @@ def main(argv: list[str] | None = None) -> int:
         help="seconds to wait for the cloud's rows of a round; "
         "default: 120 (on AWS 500), and one a picture",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the interrupted run: its id and rounds, without what is done already",
+    )
     parser.add_argument("--no-clean", action="store_true", help="keep what earlier runs left")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and cost, and stop"
@@ -108,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from metrics.judgement import check_files
     from onprem_images.dataset import describe_data_set, load_pictures
 
-    run_id, pictures = args.run_id or new_run_id(), load_pictures(args.images)
+    pictures = load_pictures(args.images)
     if args.dry_run or (args.max_cost and args.cloud == "aws"):
         usage = expected_usage_of(args, pictures)
         if args.dry_run:
@@ -117,11 +123,32 @@ def run(args: argparse.Namespace) -> int:
         check_cost(usage, args.max_cost)
     check_files(args.bundle, args.against)
     cloud_name = "none" if args.aa else args.cloud
-    record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures))
+    before = unfinished_of(args, pictures, cloud_name) if args.resume else None
+    run_id = before.run_id if before else args.run_id or new_run_id()
+    steps = before.record.get("steps") if before else None
+    record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures), steps)
     measure = compare_on_prem_with_itself if args.aa else compare_with_cloud
-    exit_code = measure(args, run_id, pictures, record)
+    exit_code = measure(args, run_id, pictures, record, before)
     record.conclude(exit_code)
     return exit_code
+
+
+def unfinished_of(
+    args: argparse.Namespace, pictures: list[Picture], cloud_name: str
+) -> "Unfinished":
+    """The run to go on with, whose number of rounds takes the place of --rounds."""
+    from metrics.resume import unfinished_run
+
+    if cloud_name == "embedded" and not args.endpoint_url:
+        raise UserError(
+            "an embedded cloud ends with its run, and so do the rows in it: nothing to resume; "
+            "a run on one that you start yourself (--endpoint-url) or on AWS can be"
+        )
+    before = unfinished_run(pictures, cloud_name)
+    if args.run_id not in (None, before.run_id):
+        raise UserError(f"the interrupted run is {before.run_id!r}, and not {args.run_id!r}")
+    args.rounds = before.passes // 2 if args.aa else before.passes
+    return before
 
 
 def expected_usage_of(args: argparse.Namespace, pictures: list[Picture]) -> "Usage":
@@ -167,24 +194,38 @@ def check_cost(usage: "Usage", most_usd: float) -> None:
 
 
 def compare_with_cloud(
-    args: argparse.Namespace, run_id: str, pictures: list[Picture], record: RunRecord
+    args: argparse.Namespace,
+    run_id: str,
+    pictures: list[Picture],
+    record: RunRecord,
+    before: "Unfinished | None",
 ) -> int:
-    """Both arms in counter-balanced rounds, and what follows."""
+    """Both arms in counter-balanced rounds, and what follows; without what is done `before`."""
     from lambda_function.cloud import find_buckets, find_function, make_client
     from metrics.cleaning import clean_cloud, clean_local
     from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
     from metrics.failures import failure_settler
     from metrics.rounds import first_arm_leads
     from onprem_images.local_image_proc import process_on_prem
-    from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
+    from upload_images_s3 import (
+        check_conditional_writes,
+        check_run_is_new,
+        upload_images,
+        uploaded_before,
+    )
 
     def pass_on_prem(number: int) -> None:
+        if before and number in before.done_on_prem:
+            return
         with record.step("on-prem", number, args.rounds):
             process_on_prem(pictures, run_id, args.workers, number)
 
     def pass_in_cloud(number: int) -> None:
-        with record.step("upload", number, args.rounds):
-            upload_images(s3, buckets, pictures, run_id, number)
+        with record.step("upload", number, args.rounds) as step:
+            done = uploaded_before(s3, buckets, pictures, run_id, number) if before else frozenset()
+            if 0 < len(done) < len(pictures):  # else the pass went on by itself, or is new
+                step["resumed"] = len(done)
+            upload_images(s3, buckets, pictures, run_id, number, before=done)
         with record.step("wait", number, args.rounds):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
             timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
@@ -194,13 +235,13 @@ def compare_with_cloud(
         s3, buckets, function = make_client(cloud, "s3"), find_buckets(cloud), find_function(cloud)
         settle = failure_settler(cloud, function, s3, buckets)
         check_conditional_writes(s3, buckets.output)
-        if not args.no_clean:
-            with record.step("clean"):
-                clean_local()
-                clean_cloud(s3, buckets)
-        check_run_is_new(s3, buckets.output, run_id)
-        write_manifest(run_id, args.rounds, pictures)
-        begun = datetime.now(UTC)
+        if not before:
+            if not args.no_clean:
+                with record.step("clean"):
+                    clean_local()
+                    clean_cloud(s3, buckets)
+            check_run_is_new(s3, buckets.output, run_id)
+            write_manifest(run_id, args.rounds, pictures)
         for number in range(1, args.rounds + 1):
             passes = (pass_on_prem, pass_in_cloud)
             for run_pass in passes if first_arm_leads(number) else reversed(passes):
@@ -208,7 +249,7 @@ def compare_with_cloud(
         fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
         if function:
             with record.step("logs"):
-                record.note(**ask_lambda(cloud, function, begun))
+                record.note(**ask_lambda(cloud, function, record.begun))
         with record.step("compare"):
             return judge_rows_here(args, partial(download_outputs, s3, buckets.output))
 
@@ -234,18 +275,25 @@ def ask_lambda(cloud: Cloud, function: dict[str, str], begun: datetime) -> dict[
 
 
 def compare_on_prem_with_itself(
-    args: argparse.Namespace, run_id: str, pictures: list[Picture], record: RunRecord
+    args: argparse.Namespace,
+    run_id: str,
+    pictures: list[Picture],
+    record: RunRecord,
+    before: "Unfinished | None",
 ) -> int:
     """Two on-prem passes for each round, judged as two arms: a difference would be an error."""
     from metrics.cleaning import clean_local
     from onprem_images.local_image_proc import process_on_prem
 
     passes = 2 * args.rounds
-    if not args.no_clean:
-        with record.step("clean"):
-            clean_local()
-    write_manifest(run_id, passes, pictures)
+    if not before:
+        if not args.no_clean:
+            with record.step("clean"):
+                clean_local()
+        write_manifest(run_id, passes, pictures)
     for number in range(1, passes + 1):
+        if before and number in before.done_on_prem:
+            continue
         with record.step("on-prem", number, passes):
             process_on_prem(pictures, run_id, args.workers, number)
     with record.step("compare"):

@@ -16,11 +16,12 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from botocore.exceptions import ClientError
 from tqdm import tqdm
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.handler import INPUT_PREFIX
-from lambda_function.metrics_log import put_if, read_object
+from lambda_function.metrics_log import CSV_KEY, is_missing, put_if, read_object, rows_of_csv
 from metrics.cloud_rows import MANIFESTS_PREFIX
 from metrics.files import IMAGES, LOCAL_CSV, shown
 from metrics.machine import new_run_id
@@ -54,6 +55,11 @@ def main(argv: list[str] | None = None) -> int:
         "--parallel", type=positive_int, default=PARALLEL_UPLOADS, help="uploads at once"
     )
     parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out what was uploaded before, or has a row, with this run id and round",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print what would be uploaded, and stop"
     )
     add_cloud_arguments(parser)
@@ -71,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"would upload {len(pictures)} pictures, {total:,} bytes")
         return DONE
     run_id = args.run_id or run_id_of_local_rows() or new_run_id()
-    s3 = make_client(cloud, "s3")
+    s3, before = make_client(cloud, "s3"), frozenset()
     check_conditional_writes(s3, buckets.output)
-    upload_images(s3, buckets, pictures, run_id, args.round, args.parallel)
-    print(f"uploaded {len(pictures)} pictures to s3://{buckets.input}/{INPUT_PREFIX}, run {run_id}")
+    if args.resume:
+        before = uploaded_before(s3, buckets, pictures, run_id, args.round)
+    upload_images(s3, buckets, pictures, run_id, args.round, args.parallel, before)
+    count = len(pictures) - len(before)
+    print(f"uploaded {count} pictures to s3://{buckets.input}/{INPUT_PREFIX}, run {run_id}")
     return DONE
 
 
@@ -98,9 +107,14 @@ def upload_images(
     run_id: str,
     round_number: int = 1,
     parallel: int = PARALLEL_UPLOADS,
+    before: frozenset[str] = frozenset(),
 ) -> None:
-    """Upload all that can be; raises UserError when some can not, after naming each on stderr."""
+    """Upload all that can be, but for those whose keys are in `before`: they were, before now.
+
+    Raises UserError when some can not be uploaded, after naming each on stderr.
+    """
     put_manifest(s3, buckets.output, run_id, round_number, pictures)
+    pictures = [p for p in order_of_pass(pictures, round_number) if p.image_key not in before]
     failures = []
     with (
         progress_in_bytes(pictures) as bar,
@@ -116,7 +130,7 @@ def upload_images(
             pool.submit(
                 upload_image, s3, buckets.input, picture, run_id, round_number, advance
             ): picture
-            for picture in order_of_pass(pictures, round_number)
+            for picture in pictures
         }
         try:
             for task in as_completed(tasks):
@@ -129,6 +143,31 @@ def upload_images(
         print(f"error: {picture.image_key!r}: {reason}", file=sys.stderr)
     if failures:
         raise UserError(f"{len(failures)} of {len(pictures)} pictures were not uploaded; see above")
+
+
+def uploaded_before(
+    s3, buckets: Buckets, pictures: list[Picture], run_id: str, round_number: int
+) -> frozenset[str]:
+    """Keys of the pictures that need no upload any more: they have a row of this run and round, or
+    the input bucket holds them for it, so that their event is on its way."""
+    stored = read_object(s3, buckets.output, CSV_KEY)
+    rows = rows_of_csv(stored.data.decode(errors="replace"), buckets.output) if stored else []
+    done = {row.image_key for row in rows if (row.run_id, row.round) == (run_id, round_number)}
+
+    def is_there(picture: Picture) -> bool:
+        if picture.image_key in done:
+            return True
+        try:
+            found = s3.head_object(Bucket=buckets.input, Key=object_key(picture))["Metadata"]
+        except ClientError as error:
+            if is_missing(error):
+                return False
+            raise
+        return (found.get("run-id"), found.get("round")) == (run_id, str(round_number))
+
+    with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+        are_there = pool.map(is_there, pictures)
+        return frozenset(p.image_key for p, is_up in zip(pictures, are_there, strict=True) if is_up)
 
 
 def progress_in_bytes(pictures: list[Picture]) -> tqdm:
@@ -149,7 +188,11 @@ def upload_image(
         object_key(picture),
         ExtraArgs={
             "ContentType": content_type or "application/octet-stream",
-            "Metadata": {"run-id": run_id, "round": str(round_number)},
+            "Metadata": {
+                "run-id": run_id,
+                "round": str(round_number),
+                "sha256": picture.sha256,  # so that the function sees when it gets other bytes
+            },
         },
         Callback=advance,
         Config=TransferConfig(use_threads=False),  # the pictures are in parallel already

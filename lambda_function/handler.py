@@ -1,6 +1,6 @@
 """The cloud arm: an S3 event -> picture -> output JPEG and one metrics row.
 
-Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round)
+Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round, sha256)
 Writes  s3://$OUTPUT_BUCKET/processed/<output name>  and the row, see metrics_log.py
 
 A picture that cannot be processed is an `error` row and the invocation succeeds. A fault of S3
@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus, urlsplit
 import boto3
 from botocore.config import Config
 
-from lambda_function.image_transform import measure_transform, output_name, warm_up
+from lambda_function.image_transform import measure_picture, output_name, warm_up
 from lambda_function.metrics_log import (
     PARALLEL_READS,
     MetricRow,
@@ -124,7 +124,7 @@ def process_record(
     image_key = key.removeprefix(INPUT_PREFIX)
     timestamp = utc_now()
     (data, metadata), fetch_ms = timed(fetch, s3, bucket, key)
-    measured = measure_transform(data)
+    measured = measure_picture(data, metadata.get("sha256", ""))
     store_ms = 0.0
     if measured.output is not None:
         target = PROCESSED_PREFIX + output_name(image_key)

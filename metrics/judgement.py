@@ -1,6 +1,5 @@
 """From the evidence of a run to everything that is printed and written about it."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from metrics.ledger import Manifest, read_manifest
 from metrics.report import ReportChart, render_report, slowest_pictures
 from metrics.rounds import split_passes
 from metrics.rows import read_rows
-from metrics.run_record import is_record
+from metrics.run_record import record_of
 from metrics.same_work import (
     PixelDifferences,
     measure_pixels,
@@ -53,7 +52,6 @@ from metrics.verdict import (
 
 SLOWEST_SHOWN = 5
 CHARTS_FOLDER = "charts"
-NO_STEP = dict.fromkeys(("step", "start", "end", "status"), "unknown")
 
 # Brings the cloud outputs of these image keys to this machine.
 FetchOutputs = Callable[[list[str]], None]
@@ -196,18 +194,6 @@ def _in_rounds_of_two(manifest: Manifest) -> Manifest:
             "use master_pipeline.py --aa, or local_image_proc.py --rounds 2"
         )
     return replace(manifest, rounds=manifest.rounds // 2)
-
-
-def record_of(run_json: bytes | None, run_id: str) -> dict:
-    """run.json, if it is about the run that is judged and as RunRecord writes it; else nothing is
-    known of the run."""
-    try:
-        record = json.loads(run_json or b"{}")
-        if record["run_id"] != run_id or not is_record(record):
-            return {}
-        return record | {"steps": [NO_STEP | step for step in record.get("steps", [])]}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
 
 
 def invocations_of(evidence: Evidence) -> pd.DataFrame | None:

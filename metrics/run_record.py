@@ -5,12 +5,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from lambda_function.metrics_log import utc_now
 from metrics.files import RUN_JSON, write_whole
 from metrics.machine import CpuCounters, describe
 
 MOST = 2**63  # a number of run.json
+NO_STEP = dict.fromkeys(("step", "start", "end", "status"), "unknown")
 # What is_record() asks of run.json: a type, or a dict or list of such.
 _NUMBER = (int, float, type(None))
 _TEXT = (str, type(None))
@@ -28,6 +30,7 @@ SHAPE = {
         {
             **dict.fromkeys(("step", "start", "end", "status"), _TEXT),
             "round": _NUMBER,
+            "resumed": _NUMBER,
             "machine": _NUMBER,
         }
     ],
@@ -50,10 +53,30 @@ def is_record(content: object, shape: object = SHAPE) -> bool:
     return not isinstance(shape, dict) and isinstance(content, shape)
 
 
+def record_of(run_json: bytes | None, run_id: str) -> dict:
+    """run.json, if it is about the run that is judged and as RunRecord writes it; else nothing is
+    known of the run."""
+    try:
+        record = json.loads(run_json or b"{}")
+        if record["run_id"] != run_id or not is_record(record):
+            return {}
+        return record | {"steps": [NO_STEP | step for step in record.get("steps", [])]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
 class RunRecord:
     """Kept up to date on disk after every step, so that a run that fails leaves its record."""
 
-    def __init__(self, run_id: str, command_line: str, cloud: str, data_set: dict[str, object]):
+    def __init__(
+        self,
+        run_id: str,
+        command_line: str,
+        cloud: str,
+        data_set: dict[str, object],
+        steps: list[dict] | None = None,
+    ):
+        """With the `steps` that are over already when an interrupted run goes on."""
         self._content = {
             "run_id": run_id,
             # A file name may not be UTF-8; what is no text is kept as its escape.
@@ -61,15 +84,15 @@ class RunRecord:
             "cloud": cloud,
             "data_set": data_set,
             "environment": describe(),
-            "steps": [],
+            "steps": list(steps or []),
             "exit_code": None,
         }
 
     @contextlib.contextmanager
-    def step(self, name: str, number: int = 1, of: int = 1) -> Iterator[None]:
+    def step(self, name: str, number: int = 1, of: int = 1) -> Iterator[dict]:
         """Record when the step begins and ends, whether it failed, and what slowed the machine.
 
-        With `number` when it is one of several passes.
+        With `number` when it is one of several passes. Facts may be added to what is yielded.
         """
         entry = {"step": name, "start": utc_now(), "end": None, "status": "failed"}
         if of > 1:
@@ -78,13 +101,22 @@ class RunRecord:
         self._content["steps"].append(entry)
         start, counters = time.monotonic(), CpuCounters.now()
         try:
-            yield
+            yield entry
             entry["status"] = "done"
+        except KeyboardInterrupt:
+            entry["status"] = "interrupted"
+            raise
         finally:
             entry["end"] = utc_now()
             entry["machine"] = CpuCounters.now().since(counters)
             self._write()
         print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+
+    @property
+    def begun(self) -> datetime:
+        """When the first step began; now, before it did."""
+        steps = self._content["steps"]
+        return datetime.fromisoformat(steps[0]["start"]) if steps else datetime.now(UTC)
 
     def note(self, **facts: object) -> None:
         """Record facts about the whole run."""

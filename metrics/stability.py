@@ -162,6 +162,11 @@ def cpu_share(rows: pd.DataFrame) -> float:
     return float(known["cpu_ms"].sum() / known["proc_ms"].sum()) if len(known) else math.nan
 
 
+def was_resumed(record: dict) -> bool:
+    """Whether a pass was interrupted and went on later: its makespan holds the pause."""
+    return any(step.get("resumed") for step in record.get("steps", []))
+
+
 def warnings_of_machine(record: dict) -> list[Finding]:
     """Warnings from what the run record saw of the machine and the cloud during the passes."""
     found = []
@@ -172,6 +177,9 @@ def warnings_of_machine(record: dict) -> list[Finding]:
     for step in record.get("steps", []):
         machine = step.get("machine") or {}
         name = step["step"] + (f" (round {step['round']})" if step.get("round") else "")
+        if step.get("resumed"):
+            text = f"{name}: resumed after an interruption, so nothing is said of the whole job"
+            found.append(Finding(text, advice="the pause drifts into that round, too; run it anew"))
         if machine.get("steal_share", 0) > LARGEST_STEAL:
             text = f"{name}: other guests of the host took {machine['steal_share']:.0%} of the CPU"
             found.append(Finding(text, advice="use more rounds, or a machine of your own"))

@@ -28,6 +28,7 @@ from metrics.stability import (
     cpu_share,
     warnings_of_arm,
     warnings_of_machine,
+    was_resumed,
 )
 
 LARGEST_COLD_EFFECT = 0.02
@@ -184,7 +185,7 @@ def compare(
         pairs=pairs,
         per_picture=estimate,
         per_picture_cpu=cpu_estimate,
-        whole_job=None if gaps else _whole_job(summaries, names),
+        whole_job=None if gaps or was_resumed(record or {}) else _whole_job(summaries, names),
         signed_rank_p=signed_rank_p,
         ratio_without_cold=without_cold,
         problems=problems,

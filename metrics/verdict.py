@@ -6,7 +6,7 @@ import pandas as pd
 
 from metrics.findings import counted
 from metrics.interval import CONFIDENCE, RatioEstimate
-from metrics.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE
+from metrics.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE, was_resumed
 from metrics.summary import ArmSummary, Comparison
 
 LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
@@ -61,6 +61,8 @@ def verdict_whole_job(comparison: Comparison) -> str:
 def _why_no_makespans(comparison: Comparison) -> str:
     if comparison.is_partial:
         return "rows are missing"
+    if was_resumed(comparison.record):
+        return "a pass was interrupted and resumed, and its makespan holds the pause"
     spans = [arm.makespan_s for arm in (comparison.first, comparison.second)]
     if any(map(math.isnan, spans)):
         return "timestamps are unknown"

@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from lambda_function.image_transform import Measurement, measure_transform, output_name, warm_up
+from lambda_function.image_transform import Measurement, measure_picture, output_name, warm_up
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
 from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
@@ -109,7 +109,7 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
         data, fetch_ms = b"", 0.0
         measured = Measurement(None, "", f"{type(error).__name__}: {error.strerror}", 0.0, 0.0)
     else:
-        measured = measure_transform(data)
+        measured = measure_picture(data, picture.sha256)
     if measured.output is not None:
         target = OUTPUT_LOCAL / output_name(picture.image_key)
         _, store_ms = timed(write_whole, target, measured.output)

@@ -1,5 +1,6 @@
 """The cloud arm, called as Lambda calls it, on moto's S3."""
 
+import hashlib
 import io
 import json
 from types import SimpleNamespace
@@ -194,3 +195,11 @@ def test_one_json_line_is_logged_and_never_the_event(s3, invoke, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["request_id"] == "request-1"
     assert "secret-name" not in line
+
+
+def test_other_bytes_than_were_listed_are_an_error_row(s3, invoke):
+    listed = METADATA | {"sha256": hashlib.sha256(jpeg(colour="red")).hexdigest()}
+    invoke({"input/a.jpg": jpeg()}, metadata=listed)
+    (row,) = rows_in(s3)
+    assert (row.status, row.error) == ("error", "ChangedPicture: not the bytes that were listed")
+    assert s3.list_objects_v2(Bucket=OUT, Prefix="processed/")["KeyCount"] == 0

@@ -14,7 +14,7 @@ from processes import LIMIT_S, hear_ctrl_c, is_starting_workers, until
 
 from lambda_function.image_transform import measure_transform, output_name, transform_image
 from lambda_function.metrics_log import HEADER, MetricRow, rows_from_csv
-from onprem_images.dataset import Picture
+from onprem_images.dataset import Picture, load_pictures
 from onprem_images.local_image_proc import process_picture
 
 SCRIPT = "onprem_images/local_image_proc.py"
@@ -176,6 +176,16 @@ def test_a_picture_that_vanished_is_an_error_row(tmp_path):
     assert (row.image_key, row.run_id, row.status) == ("gone.jpg", "run-7", "error")
     assert row.error == "FileNotFoundError: No such file or directory"
     assert (row.orig_size, row.new_size, row.output_sha256) == (0, 0, "")
+
+
+def test_a_picture_that_changed_since_it_was_listed_is_an_error_row(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg())
+    (listed,) = load_pictures(tmp_path)
+    path.write_bytes(jpeg(colour="red"))
+    row = process_picture(listed, "run-7", 1)
+    assert (row.status, row.new_size, row.orig_size) == ("error", 0, path.stat().st_size)
+    assert row.error == "ChangedPicture: not the bytes that were listed"
 
 
 DEADLY = """

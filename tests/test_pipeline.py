@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from processes import LIMIT_S, alive, descendants, hear_ctrl_c, until
 
 from metrics.files import CHART_NAMES
+from metrics.rows import read_rows
 
 CHARTS = {f"{name}.png" for name in CHART_NAMES}
 
@@ -45,7 +48,6 @@ def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
     assert "coverage 100.0%: 26 of 26 rows, 24 done, 2 failed\n" in done.stdout
     assert "same work: of 12 pairs, 12 identical, 0 equivalent, 0 different\n" in done.stdout
 
-    from metrics.rows import read_rows
     from metrics.summary import compare
 
     on_prem = read_rows(checkout / "onprem_images/metrics/local_metrics.csv", "on_prem")
@@ -250,48 +252,81 @@ def test_two_pictures_with_one_output_are_refused_before_anything_starts(checkou
     assert not (checkout / "metrics" / "run.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "step"),  # the signal, and the last step done before it
-    [
-        (signal.SIGINT, "clean"),
-        (signal.SIGINT, "upload"),
-        (signal.SIGTERM, "on-prem"),
-        (signal.SIGKILL, "clean"),
-        (signal.SIGKILL, "upload"),
-    ],
-)
-def test_an_interruption_leaves_no_process_and_no_temporary_folder(
-    checkout, tmp_path, number, step
-):
-    fill(checkout / "images_to_upload", 60)
+@pytest.fixture
+def interrupted(checkout, tmp_path):
+    """Run the pipeline, and send it a signal at a random moment after a step is done ("" for the
+    beginning); returns what it printed, with nothing of it left."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "master_pipeline.py"],
-        cwd=checkout,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    errors = []
-    for line in process.stderr:
-        errors.append(line)
-        if line.startswith(f"{step}: "):
-            break
-    family = descendants(process.pid)
-    assert len(family) >= 2
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as from a terminal
-    else:
-        process.send_signal(number)
-    errors += process.stderr.readlines()
-    assert process.wait(LIMIT_S) == (-number if number == signal.SIGKILL else 130)
-    assert "Traceback" not in "".join(errors)
-    until(lambda: not any(alive(pid) for pid in family))
-    assert list(temporary.iterdir()) == []
+
+    def run_and_interrupt(number: signal.Signals, step: str, *arguments: str) -> str:
+        process = subprocess.Popen(
+            [sys.executable, "master_pipeline.py", *arguments],
+            cwd=checkout,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_ctrl_c,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
+        errors = []
+        if step:
+            for line in process.stderr:
+                errors.append(line)
+                if line.startswith(step):
+                    break
+        else:
+            until(lambda: len(descendants(process.pid)) > 1 or process.poll() is not None)
+        threading.Event().wait(random.Random(f"{number} {step}").uniform(0, 0.5))
+        family = descendants(process.pid)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as from a terminal
+        else:
+            process.send_signal(number)
+        errors += process.stderr.readlines()
+        assert process.wait(LIMIT_S) == (-number if number == signal.SIGKILL else 130)
+        assert "Traceback" not in "".join(errors)
+        until(lambda: not any(alive(pid) for pid in family))
+        assert list(temporary.iterdir()) == []
+        return "".join(errors)
+
+    return run_and_interrupt
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (signal.SIGTERM, ""),
+        (signal.SIGKILL, "clean: "),
+        (signal.SIGINT, "clean: "),
+        (signal.SIGTERM, "on-prem: "),
+        (signal.SIGKILL, "upload: "),
+        (signal.SIGINT, "upload: "),
+        (signal.SIGTERM, "wait: "),
+        (signal.SIGKILL, "logs: "),
+    ],
+)
+def test_an_interruption_in_any_step_leaves_whole_files_no_process_and_no_temporary_folder(
+    checkout, interrupted, number, step
+):
+    fill(checkout / "images_to_upload", 60)
+    interrupted(number, step)
+    if number != signal.SIGKILL:  # which nothing can tidy up after
+        assert not list(checkout.rglob("*.part"))
+    for path in (checkout / "onprem_images/metrics").glob("*.csv"):
+        assert len(read_rows(path, "on_prem")) == 63
+    for path in [p for p in (checkout / "metrics").iterdir() if p.suffix in (".csv", ".json")]:
+        assert path.suffix == ".csv" or json.loads(path.read_bytes())
+
+
+def test_the_run_after_a_killed_one_works_and_removes_what_that_one_left(
+    checkout, interrupted, run_script_in
+):
+    fill(checkout / "images_to_upload", 40)
+    interrupted(signal.SIGKILL, "clean: ")
+    done = run_script_in("master_pipeline.py")
+    assert done.returncode == 0, done.stderr
     assert not list(checkout.rglob("*.part"))
 
 

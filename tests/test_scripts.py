@@ -379,13 +379,15 @@ def test_the_record_says_what_ran_on_what_and_when(run_json, capsys):
     assert re.fullmatch(r"clean: \d+\.\d s\non-prem: \d+\.\d s\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("error", [UserError("x"), KeyboardInterrupt()], ids=repr)
-def test_a_step_that_fails_is_on_record_before_the_error_goes_on(run_json, error):
+@pytest.mark.parametrize(
+    ("error", "status"), [(UserError("x"), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_a_step_that_fails_is_on_record_before_the_error_goes_on(run_json, error, status):
     record = new_record()
     with record.step("clean"):
         pass
     with pytest.raises(type(error)), record.step("wait"):
         raise error
     steps = json.loads(run_json.read_text())["steps"]
-    assert [(s["step"], s["status"]) for s in steps] == [("clean", "done"), ("wait", "failed")]
+    assert [(s["step"], s["status"]) for s in steps] == [("clean", "done"), ("wait", status)]
     assert steps[1]["end"]

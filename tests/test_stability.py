@@ -274,6 +274,11 @@ def test_throttled_invocations_are_warned_of():
     assert warnings_of_machine({"throttles": 0}) == []
 
 
+def test_a_pass_that_was_resumed_is_warned_of():
+    (found,) = warnings_of_machine({"steps": [{"step": "upload", "round": 2, "resumed": 5}]})
+    assert str(found).startswith("upload (round 2): resumed after an interruption")
+
+
 @pytest.mark.parametrize(("machine", "text"), SEEN.values(), ids=SEEN)
 def test_what_slowed_the_machine_is_warned_of_by_step_and_round(machine, text):
     quiet = {"step": "cloud", "machine": {"steal_share": 0.02, "quota_throttled_ms": 0}}

@@ -53,7 +53,8 @@ def test_every_picture_is_uploaded_as_it_is_with_run_and_type(s3, buckets, pictu
     for picture in pictures:
         stored = s3.get_object(Bucket=IN, Key=f"input/{picture.image_key}")
         assert stored["Body"].read() == picture.path.read_bytes()
-        assert stored["Metadata"] == {"run-id": "run-1", "round": "1"}
+        expected = {"run-id": "run-1", "round": "1", "sha256": picture.sha256}
+        assert stored["Metadata"] == expected
     types = {
         p.image_key: s3.head_object(Bucket=IN, Key=f"input/{p.image_key}")["ContentType"]
         for p in pictures

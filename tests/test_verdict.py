@@ -41,6 +41,7 @@ def judged(
     cpu_ratio: float | None = None,
     lost: int = 0,
     on_prem_ms: float = 10.0,
+    record: dict | None = None,
     **fields: object,
 ) -> Comparison:
     """The comparison where each picture takes the cloud `ratios` times as long.
@@ -56,7 +57,7 @@ def judged(
         on_prem.append(on_prem_row(f"{picture}", proc_ms=on_prem_ms, cpu_ms=on_prem_ms, **same))
         cloud.append(row(f"{picture}", **({"proc_ms": ms, "cpu_ms": cpu_ms} | same | fields)))
     kept = cloud[: len(cloud) - lost]
-    return compare(frame(on_prem), frame(kept), allow_partial=lost > 0)
+    return compare(frame(on_prem), frame(kept), allow_partial=lost > 0, record=record)
 
 
 def column(*ratios: float) -> list[list[float]]:
@@ -275,6 +276,14 @@ def test_the_two_questions_have_their_own_answers():
     comparison = replace(per_picture, whole_job=judged(inverse([[2.0, 2.02, 1.98]])).whole_job)
     assert verdict_per_picture(comparison).startswith("on-prem is 2.01x faster per picture")
     assert verdict_whole_job(comparison).startswith("the cloud finishes the whole job")
+
+
+def test_a_pause_in_a_pass_leaves_nothing_to_say_of_the_whole_job():
+    record = {"steps": [{"step": "upload", "round": 2, "resumed": 1}]}
+    resumed = judged([[2.0, 2.02, 1.98]] * 3, record=record)
+    said = verdict_whole_job(resumed)
+    assert said.endswith("a pass was interrupted and resumed, and its makespan holds the pause")
+    assert verdict_per_picture(resumed).startswith("on-prem is 2.0")
 
 
 def test_without_timestamps_nobody_can_tell_of_the_whole_job():

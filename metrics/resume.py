@@ -1,0 +1,52 @@
+"""What an interrupted run left behind, so that it can go on where it ended."""
+
+from dataclasses import dataclass
+
+from metrics.files import LOCAL_CSV, MANIFEST_JSON, RUN_JSON, shown
+from metrics.ledger import read_manifest
+from metrics.rows import read_rows
+from metrics.run_record import record_of
+from metrics.script import UserError
+from onprem_images.dataset import Picture
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that is not done. `passes` is how often each arm takes all pictures, `record` what
+    run.json says of it so far, `done_on_prem` the numbers of the passes that have all their rows.
+    """
+
+    run_id: str
+    passes: int
+    record: dict
+    done_on_prem: frozenset[int]
+
+
+def unfinished_run(pictures: list[Picture], cloud: str) -> Unfinished:
+    """The run that was interrupted here. Raises UserError when there is none, or when it was about
+    other pictures or another cloud."""
+    if not MANIFEST_JSON.exists():
+        raise UserError(f"nothing to resume: {shown(MANIFEST_JSON)} is not there; start a new run")
+    manifest = read_manifest(MANIFEST_JSON)
+    run_id = manifest.run_id
+    record = record_of(RUN_JSON.read_bytes() if RUN_JSON.exists() else None, run_id)
+    if record.get("exit_code") is not None:
+        raise UserError(f"nothing to resume: run {run_id!r} is done; start a new run")
+    if (then := record.get("cloud", cloud)) != cloud:
+        raise UserError(f"run {run_id!r} was begun with cloud {then!r}, and not with {cloud!r}")
+    listed = set(zip(manifest.pictures["image_key"], manifest.pictures["sha256"], strict=True))
+    changed = {key for key, _ in listed ^ {(p.image_key, p.sha256) for p in pictures}}
+    if changed:
+        raise UserError(
+            f"the pictures are not those of run {run_id!r}: {len(changed)} differ, such as "
+            f"{min(changed)!r}; restore them, name their folder with --images, or start a new run"
+        )
+    return Unfinished(run_id, manifest.rounds, record, _done_on_prem(run_id, len(pictures)))
+
+
+def _done_on_prem(run_id: str, pictures: int) -> frozenset[int]:
+    if not LOCAL_CSV.exists():
+        return frozenset()
+    rows = read_rows(LOCAL_CSV, "on_prem")
+    counts = rows.loc[rows["run_id"] == run_id, "round"].value_counts()
+    return frozenset(int(number) for number in counts.index[counts == pictures])
