@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote_plus
+from xml.sax.saxutils import escape
 
 import moto.awslambda.models
 import moto.s3.models
@@ -60,23 +61,28 @@ class MotoCloud:
             environ["HTTP_X_AMZ_INVOCATION_TYPE"] = "Event"
         if path.endswith("/invocations"):
             return self._app(environ, start_response)
-        statuses = []
+        try:
+            started, answer = self._carry_out(environ)
+        except OSError as error:  # such as a full disk: the client's message should say so
+            started, answer = _server_error(error)
+        start_response(*started)
+        return answer
 
-        def start(status: str, *arguments) -> Callable:
-            statuses.append(int(status.split()[0]))
-            return start_response(status, *arguments)
-
+    def _carry_out(self, environ: dict) -> tuple[tuple, list[bytes]]:
+        """What to start the response with, and its body, once the events of it are on their way."""
+        started = []
         with self._one_request:
             self._events = []
-            response = self._app(environ, start)
+            response = self._app(environ, lambda *arguments: started.append(arguments))
             answer = list(response)
             if hasattr(response, "close"):
                 response.close()
-            events = self._events if statuses[-1] < 400 else []
+            is_done = int(started[-1][0].split()[0]) < 400
+            events = self._events if is_done else []
         for function, event in events:
             body = json.dumps({"Records": [event]}).encode()
             self.lambda_service.invoke_async(self._config(function), body)
-        return [b"".join(answer)]
+        return started[-1], [b"".join(answer)]
 
     def install(self) -> None:
         """Replace moto's parts, for the life of this process."""
@@ -207,6 +213,13 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
             "object": facts,
         },
     }
+
+
+def _server_error(error: OSError) -> tuple[tuple, list[bytes]]:
+    reason = escape(f"the embedded cloud: {error.strerror or error}")
+    body = f"<Error><Code>InternalError</Code><Message>{reason}</Message></Error>".encode()
+    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+    return ("500 Internal Server Error", headers), [body]
 
 
 def _with_new_lines(original: Callable) -> Callable:

@@ -25,6 +25,7 @@ CLOUD_OUTPUTS = RESULTS / "cloud_outputs"
 SUMMARY_JSON = RESULTS / "summary.json"
 REPORT_HTML = RESULTS / "report.html"
 CHARTS = RESULTS / "charts"
+PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed run leaves some
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
     *("coverage", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
@@ -39,17 +40,24 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the context ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    """A file to write that takes the place of `path` when the context ends without an error.
+
+    An OSError about it names `path`: a full disk names no file, and the temporary one helps nobody.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=PART_PREFIX, suffix=".part")
         with os.fdopen(handle, "wb") as file:
             yield file
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+    except BaseException as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError) and PART_PREFIX in str(error.filename or PART_PREFIX):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
