@@ -199,6 +199,30 @@ def test_an_object_that_is_no_row_stays_and_stops_nobody(s3, junk):
     assert pending_rows(s3, OUT) == [f"{ROWS_PREFIX}run/1/junk"]
 
 
+def test_rows_behind_whole_pages_of_what_is_no_row_are_appended(s3, monkeypatch):
+    monkeypatch.setattr(metrics_log, "BATCH_ROWS", 2)
+    for number in range(5):  # three pages, which sort before the row
+        s3.put_object(Bucket=OUT, Key=f"{ROWS_PREFIX}another/1/junk{number}", Body=b"junk")
+    put_row(s3, OUT, row("a"))
+    assert append_rows(s3, OUT, plenty) == 1
+    assert s3.list_objects_v2(Bucket=OUT, Prefix=ROWS_PREFIX)["KeyCount"] == 5
+
+
+def test_a_row_that_comes_again_while_it_is_appended_leaves_no_object(s3, monkeypatch):
+    put_row(s3, OUT, row("a"))
+    real = metrics_log.delete_objects
+
+    def and_the_event_comes_again(client, bucket, keys):
+        real(client, bucket, keys)
+        monkeypatch.setattr(metrics_log, "delete_objects", real)
+        put_row(client, bucket, row("a"))  # its function finds the lease taken, and leaves
+
+    monkeypatch.setattr(metrics_log, "delete_objects", and_the_event_comes_again)
+    append_rows(s3, OUT, plenty)
+    assert appended(s3) == [row("a")]
+    assert pending_rows(s3, OUT) == []
+
+
 def test_a_missing_bucket_is_an_error_and_not_a_lost_race(s3):
     with pytest.raises(ClientError, match="NoSuchBucket"):
         put_row(s3, "nowhere", row("a"))
