@@ -274,27 +274,24 @@ def _unusable(bucket: str) -> str:
 def _take_lease(s3, bucket: str) -> bool:
     """Whether this caller may append now. A lease whose holder seems dead is taken over."""
     me = uuid.uuid4().hex
-    if put_if(s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, IfNoneMatch="*"):
-        return True
-    try:
-        lease = s3.head_object(Bucket=bucket, Key=LEASE_KEY)
-    except ClientError as error:
-        if is_missing(error):  # just given back; its holder is about to look once more
+    condition = {"IfNoneMatch": "*"}
+    while not put_if(s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, **condition):
+        try:
+            lease = s3.head_object(Bucket=bucket, Key=LEASE_KEY)
+        except ClientError as error:
+            if is_missing(error):  # just given back; its holder is about to look once more
+                return False
+            raise
+        if lease["Metadata"].get("holder") == me:  # a retried PUT whose first try was carried out
+            return True
+        # Both times are the server's own, so that a wrong clock here takes no lease away.
+        headers = lease["ResponseMetadata"]["HTTPHeaders"]
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        if (now - lease["LastModified"]).total_seconds() < LEASE_S:
             return False
-        raise
-    if lease["Metadata"].get("holder") == me:  # a retried PUT whose first try was carried out
-        return True
-    # Both times are the server's own, so that a wrong clock here takes no lease away.
-    headers = lease["ResponseMetadata"]["HTTPHeaders"]
-    now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-    if (now - lease["LastModified"]).total_seconds() < LEASE_S:
-        return False
-    taken = put_if(
-        s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, IfMatch=lease["ETag"]
-    )
-    if taken:
-        log.warning("took over a lease of %s", lease["LastModified"])
-    return taken
+        log.warning("taking over a lease of %s", lease["LastModified"])
+        condition = {"IfMatch": lease["ETag"]}
+    return True
 
 
 # --- S3, as far as appending needs it -------------------------------------------------------------

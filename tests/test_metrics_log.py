@@ -159,6 +159,20 @@ def test_a_lease_taken_by_a_put_whose_answer_was_lost_is_ones_own(s3, monkeypatc
     assert append_rows(s3, OUT, plenty) == 1
 
 
+def test_taking_over_a_lease_by_a_put_whose_answer_was_lost_succeeds(s3, monkeypatch):
+    put_if(s3, OUT, LEASE_KEY, b"somebody", IfNoneMatch="*")
+    put_row(s3, OUT, row("a"))
+    monkeypatch.setattr(metrics_log, "LEASE_S", 0)
+    real = metrics_log.put_if
+
+    def carried_out_but_unanswered(client, bucket, key, body, *args, **options):
+        return real(client, bucket, key, body, *args, **options) and key != LEASE_KEY
+
+    monkeypatch.setattr(metrics_log, "put_if", carried_out_but_unanswered)
+    assert append_rows(s3, OUT, plenty) == 1
+    assert read_object(s3, OUT, LEASE_KEY) is None
+
+
 def test_a_csv_put_whose_answer_was_lost_appends_once(s3, monkeypatch):
     put_row(s3, OUT, row("a"))
     real, answers = metrics_log.put_if, iter([False])
