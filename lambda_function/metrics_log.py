@@ -341,10 +341,8 @@ def delete_objects(s3, bucket: str, keys: list[str]) -> None:
     for start in range(0, len(keys), BATCH_ROWS):
         batch = [{"Key": key} for key in keys[start : start + BATCH_ROWS]]
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-        if errors := answer.get("Errors"):
-            raise MetricsLogError(
-                f"s3://{bucket}/{errors[0]['Key']} could not be deleted: {errors[0]['Code']}"
-            )
+        for error in answer.get("Errors", []):  # of S3's making they pass; others are raised here
+            s3.delete_object(Bucket=bucket, Key=error["Key"])
 
 
 def status_of(error: ClientError) -> int:

@@ -237,6 +237,19 @@ def test_a_row_that_comes_again_while_it_is_appended_leaves_no_object(s3, monkey
     assert pending_rows(s3, OUT) == []
 
 
+def test_a_key_that_s3_failed_to_delete_among_others_is_deleted_by_itself(s3, monkeypatch):
+    for key in "ab":
+        s3.put_object(Bucket=OUT, Key=key, Body=b"")
+
+    def delete_but_b(**_: object) -> dict:
+        s3.delete_object(Bucket=OUT, Key="a")
+        return {"Errors": [{"Key": "b", "Code": "InternalError"}]}
+
+    monkeypatch.setattr(s3, "delete_objects", delete_but_b)
+    metrics_log.delete_objects(s3, OUT, ["a", "b"])
+    assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == 0
+
+
 def test_a_missing_bucket_is_an_error_and_not_a_lost_race(s3):
     with pytest.raises(ClientError, match="NoSuchBucket"):
         put_row(s3, "nowhere", row("a"))
