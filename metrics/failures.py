@@ -36,14 +36,15 @@ def rows_of_failures(
 ) -> list[MetricRow]:
     """Make an `error` row durable for each missing picture that the queue tells of.
 
-    Messages about them are deleted, others stay: they are of another run, or of another user.
+    Messages about them alone are deleted, others stay: they are of another run or another user.
     """
     rows = []
     for message in receive(sqs, queue_url):
-        found = [row for row in _rows(s3, message["Body"], buckets) if row.id in missing]
+        told_of = _rows(s3, message["Body"], buckets)
+        found = [row for row in told_of if row.id in missing]
         for row in found:
             put_row(s3, buckets.output, row)
-        if found:
+        if found and found == told_of:
             sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         rows += found
     return rows

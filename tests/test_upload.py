@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from conftest import jpeg
 from rows import row
 
@@ -325,6 +325,61 @@ def test_a_run_id_is_used_once(s3, buckets, pictures):
 def test_a_bucket_that_is_denied_or_gone_fails_at_once(s3):
     with pytest.raises(ClientError):
         wait_for_rows(s3, "no-such-bucket", {RowId("run", 1, "a")}, 60)
+
+
+def fault(status: int) -> ClientError:
+    answer = {"Error": {"Code": "Fault"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "Call")
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("head_object", EndpointConnectionError(endpoint_url="http://x")),
+        ("get_object", fault(503)),
+        ("list_objects_v2", fault(500)),
+        ("delete_objects", fault(500)),
+    ],
+)
+def test_the_wait_outlives_faults_of_the_cloud(s3, monkeypatch, capsys, call, error):
+    monkeypatch.setattr(cloud_rows, "STALLED_S", 0)
+    monkeypatch.setattr(cloud_rows, "POLL_S", 0)
+    put_row(s3, OUT, row("a"))
+    real, errors = getattr(s3, call), iter([error])
+
+    def fail_once(**params: object) -> dict:
+        for problem in errors:
+            raise problem
+        return real(**params)
+
+    monkeypatch.setattr(s3, call, fail_once)
+    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60)
+    assert found == row("a")
+    assert "still waiting after: " in capsys.readouterr().err
+
+
+def test_the_wait_outlives_faults_of_the_failure_queue(s3, monkeypatch):
+    monkeypatch.setattr(cloud_rows, "STALLED_S", 0)
+    monkeypatch.setattr(cloud_rows, "POLL_S", 0)
+    calls = []
+
+    def settle(missing: set[RowId]) -> None:
+        calls.append(missing)
+        if len(calls) == 1:
+            raise fault(500)
+        put_row(s3, OUT, row("a", status="error"))
+
+    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60, settle_failures=settle)
+    assert (len(calls), found.status) == (2, "error")
+
+
+def test_the_names_of_the_missing_are_told_when_the_cloud_never_answers(s3, monkeypatch):
+    def fail(**_: object) -> dict:
+        raise fault(500)
+
+    monkeypatch.setattr(s3, "head_object", fail)
+    with pytest.raises(UserError, match=r"1 of 1 pictures have no cloud row .*'a'"):
+        wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 0.01)
 
 
 def test_importing_the_scripts_does_nothing():
