@@ -126,12 +126,16 @@ def upload_images(
             with lock:
                 bar.update(sent)
 
-        tasks = {
-            pool.submit(
-                upload_image, s3, buckets.input, picture, run_id, round_number, advance
-            ): picture
-            for picture in pictures
-        }
+        tasks = {}
+        for followers, picture in zip(reversed(range(len(pictures))), pictures, strict=True):
+            about = {
+                "run-id": run_id,
+                "round": str(round_number),
+                "sha256": picture.sha256,  # so that the function sees when it gets other bytes
+                "followers": str(followers),  # so that it knows when the pass is about to end
+            }
+            task = pool.submit(upload_image, s3, buckets.input, picture, about, advance)
+            tasks[task] = picture
         try:
             for task in as_completed(tasks):
                 if (error := task.exception()) is not None:
@@ -175,10 +179,9 @@ def progress_in_bytes(pictures: list[Picture]) -> tqdm:
     return tqdm(total=total, desc="upload", unit="B", unit_scale=True, disable=None)
 
 
-def upload_image(
-    s3, bucket: str, picture: Picture, run_id: str, round_number: int, advance
-) -> None:
-    """Stream one picture; in parts when it is large. `advance` is told each count of bytes."""
+def upload_image(s3, bucket: str, picture: Picture, about: dict[str, str], advance) -> None:
+    """Stream one picture, in parts when it is large, with `about` as metadata. `advance` is told
+    each count of bytes."""
     from boto3.s3.transfer import TransferConfig
 
     content_type, _ = mimetypes.guess_type(picture.path.name)
@@ -188,11 +191,7 @@ def upload_image(
         object_key(picture),
         ExtraArgs={
             "ContentType": content_type or "application/octet-stream",
-            "Metadata": {
-                "run-id": run_id,
-                "round": str(round_number),
-                "sha256": picture.sha256,  # so that the function sees when it gets other bytes
-            },
+            "Metadata": about,
         },
         Callback=advance,
         Config=TransferConfig(use_threads=False),  # the pictures are in parallel already

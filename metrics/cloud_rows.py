@@ -157,7 +157,9 @@ def missing_message(missing: set[RowId], expected: int, timeout_s: float) -> str
 
 
 def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
-    """The run's rows in the bucket's CSV; says on stderr how many of other runs it left out."""
+    """The run's rows in the bucket's CSV, once those that wait are appended; says on stderr how
+    many of other runs it left out."""
+    append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         raise UserError(f"s3://{bucket}/{CSV_KEY} does not exist: no picture was processed yet")

@@ -13,7 +13,7 @@ from functools import partial
 from botocore.exceptions import ClientError
 
 from lambda_function.cloud import Buckets, Cloud, make_client
-from lambda_function.handler import INPUT_PREFIX, environment_of, object_key, round_of
+from lambda_function.handler import INPUT_PREFIX, environment_of, number_in, object_key
 from lambda_function.metrics_log import MetricRow, RowId, is_missing, put_row
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
@@ -103,7 +103,7 @@ def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
         proc_ms=0.0,
         source="cloud",
         run_id=stored["Metadata"].get("run-id", ""),
-        round=round_of(stored["Metadata"]),
+        round=number_in(stored["Metadata"], "round", 1),
         status="error",
         error=f"LambdaFailure: {context.get('condition')} after {tries} tries: {reason}",
         cpu_ms=0.0,

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import math
+import time
 from types import SimpleNamespace
 from urllib.parse import quote_plus
 
@@ -117,7 +119,7 @@ def test_only_an_s3_of_awss_is_called_aws(endpoint, environment):
     ("metadata", "number"), [({"round": "3"}, 3), ({}, 1), ({"round": "x"}, 1), ({"round": ""}, 1)]
 )
 def test_the_round_comes_from_the_upload_and_is_1_elsewhere(metadata, number):
-    assert handler.round_of(metadata) == number
+    assert handler.number_in(metadata, "round", 1) == number
 
 
 def test_a_picture_that_cannot_be_read_is_an_error_row_and_no_failure(s3, invoke):
@@ -203,3 +205,28 @@ def test_other_bytes_than_were_listed_are_an_error_row(s3, invoke):
     (row,) = rows_in(s3)
     assert (row.status, row.error) == ("error", "ChangedPicture: not the bytes that were listed")
     assert s3.list_objects_v2(Bucket=OUT, Prefix="processed/")["KeyCount"] == 0
+
+
+# --- when rows are appended -----------------------------------------------------------------------
+
+
+def test_a_busy_environment_leaves_its_rows_to_a_later_append(s3, invoke, monkeypatch):
+    monkeypatch.setattr(handler, "_last_append", -math.inf)
+    many = METADATA | {"followers": "100"}
+    invoke({"input/first.jpg": jpeg()}, metadata=many)
+    assert [row.image_key for row in rows_in(s3)] == ["first.jpg"]
+    invoke({"input/second.jpg": jpeg()}, metadata=many)
+    assert len(rows_in(s3)) == 1
+    assert len(pending_rows(s3, OUT)) == 1
+    later = handler._last_append + handler.APPEND_EVERY_S
+    monkeypatch.setattr(handler.time, "monotonic", lambda: later)
+    invoke({"input/third.jpg": jpeg()}, metadata=many)
+    assert {row.image_key for row in rows_in(s3)} == {"first.jpg", "second.jpg", "third.jpg"}
+    assert pending_rows(s3, OUT) == []
+
+
+@pytest.mark.parametrize("facts", [{}, {"followers": "0"}, {"followers": "7"}])
+def test_what_may_be_the_last_of_a_pass_is_appended_at_once(s3, invoke, monkeypatch, facts):
+    monkeypatch.setattr(handler, "_last_append", time.monotonic())
+    invoke({"input/a.jpg": jpeg()}, metadata=METADATA | facts)
+    assert len(rows_in(s3)) == 1

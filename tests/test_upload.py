@@ -23,7 +23,7 @@ from lambda_function.metrics_log import (
 )
 from metrics import cloud_rows, outputs
 from metrics.cleaning import clean_cloud, list_keys
-from metrics.cloud_rows import new_rows, wait_for_rows
+from metrics.cloud_rows import download_rows, new_rows, wait_for_rows
 from metrics.script import UserError
 from onprem_images.dataset import load_pictures
 from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
@@ -49,12 +49,15 @@ def pictures(tmp_path):
 
 def test_every_picture_is_uploaded_as_it_is_with_run_and_type(s3, buckets, pictures):
     upload_images(s3, buckets, pictures, "run-1")
+    followers = []
     assert set(list_keys(s3, IN, "")) == {f"input/{p.image_key}" for p in pictures}
     for picture in pictures:
         stored = s3.get_object(Bucket=IN, Key=f"input/{picture.image_key}")
         assert stored["Body"].read() == picture.path.read_bytes()
-        expected = {"run-id": "run-1", "round": "1", "sha256": picture.sha256}
-        assert stored["Metadata"] == expected
+        about = stored["Metadata"]
+        followers.append(int(about.pop("followers")))
+        assert about == {"run-id": "run-1", "round": "1", "sha256": picture.sha256}
+    assert sorted(followers) == list(range(len(pictures)))
     types = {
         p.image_key: s3.head_object(Bucket=IN, Key=f"input/{p.image_key}")["ContentType"]
         for p in pictures
@@ -273,6 +276,11 @@ def test_rows_of_other_runs_and_rounds_do_not_count(s3):
     append_rows(s3, OUT, plenty)
     with pytest.raises(UserError, match=r"1 of 1 pictures have no cloud row .*'a'"):
         wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 0.1)
+
+
+def test_rows_that_wait_are_appended_before_they_are_downloaded(s3):
+    put_row(s3, OUT, row("a"))
+    assert [r.image_key for r in download_rows(s3, OUT, "run")] == ["a"]
 
 
 def test_a_time_out_names_the_missing(s3):
