@@ -31,6 +31,7 @@ from metrics.files import (
     LOCAL_CSV,
     MANIFEST_JSON,
     RESULTS,
+    shown,
 )
 from metrics.machine import available_cpus, new_run_id
 from metrics.run_record import RunRecord
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
         usage = expected_usage_of(args, pictures)
         if args.dry_run:
             print_plan(args, pictures, usage)
+            if not args.no_clean:
+                print_leftovers(args)
             return DONE
         check_cost(usage, args.max_cost)
     check_files(args.bundle, args.against)
@@ -154,6 +157,22 @@ def print_plan(args: argparse.Namespace, pictures: list[Picture], usage: "Usage"
     print(f"on this machine with {args.workers} workers, and in the cloud: {args.cloud}")
     whose = "expected cost on AWS" if args.cloud == "aws" else "no cost here; on AWS about"
     print(f"\n{cost_table(usage, whose)}\nprices: {PRICES_OF}")
+
+
+def print_leftovers(args: argparse.Namespace) -> None:
+    """What the clean step would delete. An embedded cloud of the run's own starts empty."""
+    from lambda_function.cloud import find_buckets, make_client
+    from metrics.cleaning import cloud_leftovers, local_leftovers
+    from metrics.findings import counted, printable
+
+    found = [shown(path) for path in local_leftovers()]
+    if not args.aa and (args.cloud == "aws" or args.endpoint_url):
+        cloud = cloud_of(args)
+        stored = cloud_leftovers(make_client(cloud, "s3"), find_buckets(cloud))
+        found += [f"s3://{bucket}/{key}" for bucket, key in stored]
+    print(f"\nwould delete {counted(len(found), 'leftover')} of earlier runs")
+    for name in found:
+        print(f"  {printable(name)}")
 
 
 def check_cost(usage: "Usage", most_usd: float) -> None:
