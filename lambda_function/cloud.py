@@ -19,11 +19,9 @@ from metrics.script import UserError
 
 DEFAULT_STACK = "image-pipeline"
 EMBEDDED_REGION = "us-east-1"
-EMBEDDED_CREDENTIALS = {  # they open nothing but the embedded cloud
-    "AWS_ACCESS_KEY_ID": "EMBEDDED",
-    "AWS_SECRET_ACCESS_KEY": "embedded",
-    "AWS_SESSION_TOKEN": "embedded",
-}
+EMBEDDED_CREDENTIALS = dict.fromkeys(  # they open nothing but the embedded cloud
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), "EMBEDDED"
+)
 POOL_CONNECTIONS = 32
 
 

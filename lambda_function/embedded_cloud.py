@@ -61,7 +61,7 @@ def embedded_cloud(
         *("--concurrency", str(concurrency), "--stack", stack),
         *("--runtime-client", runtime_client or default_runtime_client()),
     ]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # nosec B603 # this script, no shell; its flags were checked
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

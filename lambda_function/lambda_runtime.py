@@ -324,7 +324,7 @@ class Environment(threading.Thread):
 
     def _start_process(self) -> None:
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 # this interpreter, no shell
                 [sys.executable, "-I", "-S", "-B", "-c", self._function.host.client_code],
                 cwd=self._function.folder / "task",
                 env=self._variables(),
