@@ -13,7 +13,6 @@ and with what is in metrics/run.json.
 
 import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ from metrics.files import (
     shown,
 )
 from metrics.machine import available_cpus, new_run_id
-from metrics.run_record import RunRecord
+from metrics.run_record import RunRecord, recorded_command
 from metrics.script import (
     DONE,
     UserError,
@@ -99,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
-    args.command_line = shlex.join(
+    args.command_line = recorded_command(
         ["master_pipeline.py", *(sys.argv[1:] if argv is None else argv)]
     )
     return run_script(run, args)

@@ -122,7 +122,9 @@ def _check_endpoint(url: str) -> None:
     except ValueError:  # a port or an IPv6 address that is none
         valid = False
     if not valid:
-        raise UserError(f"{url!r} is no endpoint URL such as http://127.0.0.1:5000")
+        *credentials, address = url.rpartition("@")
+        shown = f"***@{address}" if any(credentials) else url
+        raise UserError(f"{shown!r} is no endpoint URL such as http://127.0.0.1:5000")
 
 
 def _embedded_client(endpoint_url: str | None, service: str, config: Config):

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from collections.abc import Iterator
 from lambda_function.metrics_log import utc_now
 from metrics.files import RUN_JSON, write_whole
 from metrics.machine import CpuCounters, describe
+from metrics.script import without_credentials
 
 MOST = 2**63  # a number of run.json
 # What is_record() asks of run.json: a type, or a dict or list of such.
@@ -48,6 +52,15 @@ def is_record(content: object, shape: object = SHAPE) -> bool:
     if isinstance(content, int) and abs(content) > MOST:
         return False
     return not isinstance(shape, dict) and isinstance(content, shape)
+
+
+def recorded_command(words: list[str]) -> str:
+    """A command line as others may see it, in a bundle: the home folder is `~`, and URLs have no
+    user name and password."""
+    line = shlex.join(map(without_credentials, words))
+    if (home := os.path.expanduser("~")) in ("~", "/"):
+        return line
+    return re.sub(rf"(?<![^\s'\"=]){re.escape(home)}(?=[/'\"\s]|$)", "~", line)
 
 
 class RunRecord:
