@@ -19,11 +19,9 @@ from metrics.script import UserError
 
 DEFAULT_STACK = "image-pipeline"
 EMBEDDED_REGION = "us-east-1"
-EMBEDDED_CREDENTIALS = {  # they open nothing but the embedded cloud
-    "AWS_ACCESS_KEY_ID": "EMBEDDED",
-    "AWS_SECRET_ACCESS_KEY": "embedded",
-    "AWS_SESSION_TOKEN": "embedded",
-}
+EMBEDDED_CREDENTIALS = dict.fromkeys(  # they open nothing but the embedded cloud
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), "EMBEDDED"
+)
 POOL_CONNECTIONS = 32
 
 
@@ -108,6 +106,7 @@ def make_client(cloud: Cloud, service: str):
                 s3={"addressing_style": "path"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
+                proxies={} if _is_this_machine(cloud.endpoint_url) else None,
             )
         )
     if cloud.name == "aws":
@@ -124,7 +123,9 @@ def _check_endpoint(url: str) -> None:
     except ValueError:  # a port or an IPv6 address that is none
         valid = False
     if not valid:
-        raise UserError(f"{url!r} is no endpoint URL such as http://127.0.0.1:5000")
+        *credentials, address = url.rpartition("@")
+        shown = f"***@{address}" if any(credentials) else url
+        raise UserError(f"{shown!r} is no endpoint URL such as http://127.0.0.1:5000")
 
 
 def _embedded_client(endpoint_url: str | None, service: str, config: Config):
@@ -133,8 +134,7 @@ def _embedded_client(endpoint_url: str | None, service: str, config: Config):
             "no embedded cloud is running for this script: start lambda_function/embedded_cloud.py "
             "and set AWS_ENDPOINT_URL to the line it prints, or use --cloud aws"
         )
-    host = urlsplit(endpoint_url).hostname
-    if not _is_loopback(host):
+    if not _is_loopback(urlsplit(endpoint_url).hostname):
         raise UserError(
             f"{endpoint_url} is not on this machine (a numeric loopback address such as "
             "127.0.0.1); for any other endpoint use --cloud aws"
@@ -154,9 +154,7 @@ def _embedded_client(endpoint_url: str | None, service: str, config: Config):
         aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         aws_session_token=EMBEDDED_CREDENTIALS["AWS_SESSION_TOKEN"],
-        config=config.merge(
-            Config(proxies={}, use_fips_endpoint=False, use_dualstack_endpoint=False)
-        ),
+        config=config.merge(Config(use_fips_endpoint=False, use_dualstack_endpoint=False)),
     )
     client.meta.events.register("before-send", _refuse_other_hosts)
     return client
@@ -179,6 +177,12 @@ def _is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
+
+
+def _is_this_machine(url: str) -> bool:
+    """Then no proxy of the environment is meant, whatever NO_PROXY says."""
+    host = urlsplit(url).hostname
+    return host == "localhost" or _is_loopback(host)
 
 
 def find_stack(cloudformation, stack: str) -> dict | None:

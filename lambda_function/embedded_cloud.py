@@ -66,7 +66,7 @@ def embedded_cloud(
         *("--runtime-client", runtime_client or default_runtime_client()),
         *(["--faults", faults] if faults else []),
     ]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # nosec B603 # this script, no shell; its flags were checked
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

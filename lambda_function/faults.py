@@ -83,7 +83,8 @@ class Faults:
     def _draw(self, subject: str) -> random.Random:
         with self._lock:
             self._asked[subject] += 1
-            return random.Random(f"{self.seed} {subject} {self._asked[subject]}")
+            source = f"{self.seed} {subject} {self._asked[subject]}"
+            return random.Random(source)  # nosec B311: faults are to repeat
 
     def _first_of(self, kinds: Iterable[str], draw: random.Random) -> str:
         for kind in kinds:

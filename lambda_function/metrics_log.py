@@ -169,7 +169,7 @@ def put_row(s3, bucket: str, row: MetricRow) -> None:
             return
         # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
         # is found to be in the CSV already and dropped.
-        time.sleep(random.uniform(0, LONGEST_WAIT_S))
+        time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
 
 
 def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
@@ -245,7 +245,7 @@ def _append(s3, bucket: str, found: dict[str, MetricRow], time_left_s: Callable[
         if not new or put_if(s3, bucket, CSV_KEY, whole, "text/csv", **condition):
             delete_objects(s3, bucket, list(found))
             return len(new)
-        time.sleep(random.uniform(0, LONGEST_WAIT_S))
+        time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
     return 0
 
 

@@ -12,6 +12,7 @@ What is filled                                because moto
                                               a lock, and closes objects under their readers
 """
 
+import html
 import io
 import json
 import threading
@@ -20,7 +21,6 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote_plus
-from xml.sax.saxutils import escape
 
 import moto.awslambda.models
 import moto.s3.models
@@ -216,7 +216,7 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
 
 
 def _server_error(error: OSError) -> tuple[tuple, list[bytes]]:
-    reason = escape(f"the embedded cloud: {error.strerror or error}")
+    reason = html.escape(f"the embedded cloud: {error.strerror or error}")
     body = f"<Error><Code>InternalError</Code><Message>{reason}</Message></Error>".encode()
     headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
     return ("500 Internal Server Error", headers), [body]

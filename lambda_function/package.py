@@ -111,7 +111,9 @@ def download_wheel(name: str, python: str, architecture: str, folder: Path) -> P
         *(f"--platform={glibc}_{MACHINES[architecture]}" for glibc in GLIBCS),
         *("--dest", str(folder), f"{name}=={version}"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(  # nosec B603 # pip, no shell; name and version are the installed ones
+        command, capture_output=True, text=True
+    )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = " ".join(done.stderr.split()) or "pip gave no wheel"

@@ -39,6 +39,7 @@ from metrics.same_work import (
     pixels_to_csv,
 )
 from metrics.script import DONE, FAILED, UserError, cloud_problem
+from metrics.spreadsheet import defused
 from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.summary_json import summary_bytes
 from metrics.verdict import (
@@ -254,7 +255,7 @@ def write_results(
     for name, data in files.items():
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
-        merged = with_invocations(comparison.merged, invocations)
+        merged = defused(with_invocations(comparison.merged, invocations))
         merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
     for chart in CHARTS:
         write_whole(

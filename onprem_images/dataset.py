@@ -74,7 +74,7 @@ def order_of_pass(pictures: list[Picture], round_number: int) -> list[Picture]:
     """
     head = -(-len(pictures) // LARGEST_FIRST)
     rest = pictures[head:]
-    random.Random((round_number + 1) // 2).shuffle(rest)
+    random.Random((round_number + 1) // 2).shuffle(rest)  # nosec B311 # to be repeated
     return pictures[:head] + rest
 
 

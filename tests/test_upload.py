@@ -12,17 +12,14 @@ from rows import row
 from lambda_function.cloud import Buckets, find_buckets, make_client
 from lambda_function.metrics_log import (
     CSV_KEY,
-    LEASE_KEY,
     MetricsLogError,
     RowId,
     append_rows,
-    put_if,
     put_row,
     read_object,
-    row_key,
 )
-from metrics import cloud_rows, outputs
-from metrics.cleaning import clean_cloud, list_keys
+from metrics import cloud_rows
+from metrics.cleaning import list_keys
 from metrics.cloud_rows import download_rows, new_rows, wait_for_rows
 from metrics.script import UserError
 from onprem_images.dataset import load_pictures
@@ -159,82 +156,6 @@ def test_wrong_use_is_one_line_and_the_right_exit_code(
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-
-
-# --- cleaning -----------------------------------------------------------------------------------
-
-
-def test_cleaning_removes_what_runs_recorded_and_nothing_else(s3, buckets, pictures):
-    foreign = {
-        IN: ["input/foreign.jpg", "input/sub/foreign", "other", "metrics/x"],
-        OUT: ["processed/foreign.jpg", "metrics/notes.txt", row_key(row("x", run_id="other").id)],
-    }
-    for bucket, keys in foreign.items():
-        for key in keys:
-            s3.put_object(Bucket=bucket, Key=key, Body=b"foreign")
-    for run_id in ("run-1", "run-2"):
-        upload_images(s3, buckets, pictures, run_id)
-    put_row(s3, OUT, row("a.jpg", run_id="run-1"))
-    append_rows(s3, OUT, plenty)
-    put_row(s3, OUT, row("a.jpg", run_id="run-2"))
-    put_if(s3, OUT, LEASE_KEY, b"", IfNoneMatch="*")
-    s3.put_object(Bucket=OUT, Key="processed/a.jpg", Body=b"output")
-    s3.put_object(Bucket=OUT, Key="processed/no-picture.jpg", Body=b"output")
-    clean_cloud(s3, buckets)
-    assert set(list_keys(s3, IN, "")) == set(foreign[IN])
-    assert set(list_keys(s3, OUT, "")) == set(foreign[OUT])
-
-
-def test_cleaning_empty_buckets_does_nothing(s3, buckets):
-    s3.put_object(Bucket=OUT, Key=CSV_KEY, Body=b"somebody else's")
-    clean_cloud(s3, buckets)
-    assert list_keys(s3, OUT, "") == [CSV_KEY]
-
-
-@pytest.fixture
-def output_local(monkeypatch, tmp_path):
-    """A folder in the place of the project's output_local/."""
-    monkeypatch.setattr(outputs, "OUTPUT_LOCAL", tmp_path / "output_local")
-    monkeypatch.setattr(outputs, "OUTPUTS_JSON", tmp_path / "outputs.json")
-    (tmp_path / "output_local" / "sub").mkdir(parents=True)
-    return tmp_path / "output_local"
-
-
-def test_local_cleaning_leaves_foreign_files(output_local):
-    for name in ("a.jpg", "sub/made.jpg", "sub/foreign.txt", "foreign.jpg", "../up.jpg"):
-        (output_local / name).write_bytes(b"x")
-    (output_local / "link").symlink_to(output_local.parent)
-    recorded = ["a.jpg", "sub/made.jpg", "gone.jpg", "../up.jpg", "link/up.jpg", "x" * 300]
-    outputs.record_outputs(recorded)
-    outputs.clear_outputs()
-    left = {p.relative_to(output_local).as_posix() for p in output_local.rglob("*") if p.is_file()}
-    assert left == {"sub/foreign.txt", "foreign.jpg"}
-    assert (output_local.parent / "up.jpg").exists()
-
-
-def test_an_output_replaced_by_a_link_is_unlinked_and_its_target_kept(output_local):
-    (output_local / "foreign.jpg").write_bytes(b"x")
-    (output_local / "a.jpg").symlink_to(output_local / "foreign.jpg")
-    outputs.record_outputs(["a.jpg"])
-    outputs.clear_outputs()
-    assert [p.name for p in output_local.iterdir() if p.is_file()] == ["foreign.jpg"]
-
-
-def test_a_damaged_record_of_outputs_is_one_clear_error(output_local):
-    outputs.OUTPUTS_JSON.write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        outputs.clear_outputs()
-
-
-def test_what_is_no_manifest_is_left_alone(s3, buckets, pictures, capsys):
-    upload_images(s3, buckets, pictures, "run-1")
-    for name in ("junk.json", "list.json"):
-        body = b"[1]" if name == "list.json" else b"\xff"
-        s3.put_object(Bucket=OUT, Key=f"metrics/manifests/{name}", Body=body)
-    clean_cloud(s3, buckets)
-    assert list_keys(s3, IN, "") == []
-    assert len(list_keys(s3, OUT, "")) == 2
-    assert capsys.readouterr().err.count("left alone") == 2
 
 
 # --- waiting ------------------------------------------------------------------------------------
