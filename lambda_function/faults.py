@@ -84,7 +84,7 @@ class Faults:
         with self._lock:
             self._asked[subject] += 1
             source = f"{self.seed} {subject} {self._asked[subject]}"
-            return random.Random(source)  # nosec B311: faults are to repeat
+            return random.Random(source)  # nosec B311 # faults are to repeat
 
     def _first_of(self, kinds: Iterable[str], draw: random.Random) -> str:
         for kind in kinds:

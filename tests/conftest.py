@@ -17,7 +17,10 @@ from lambda_function.cloud import Buckets, Cloud
 from lambda_function.embedded_cloud import embedded_cloud
 from metrics.files import PROJECT
 
-NOT_CODE = (".*", "__pycache__", "*.csv", "*.json", "charts", "output_local", "images_to_upload")
+NOT_CODE = (
+    *(".*", "__pycache__", "*.csv", "*.json", "report.html", "charts", "cloud_outputs"),
+    *("output_local", "images_to_upload"),
+)
 RUN_LIMIT_S = 120
 
 
