@@ -43,7 +43,15 @@ def test_the_campaigns_meet_every_kind_of_fault(results):
     assert struck == set(FAULTS)
     assert sum(result.rows for result in results) > 3 * SEEDS
     plans = [plan_of(seed) for seed in range(SEEDS)]
-    for name in ("duplicates", "junk", "throttled", "conflicts", "outages", "dead_lease"):
+    for name in (
+        "duplicates",
+        "junk",
+        "throttled",
+        "conflicts",
+        "outages",
+        "dead_lease",
+        "is_busy",
+    ):
         assert any(getattr(plan, name) for plan in plans), name
     assert {kind for plan in plans for kind in plan.pictures.values()} == {
         *("good", "bad", "poison", "slow"),

@@ -4,7 +4,10 @@ Each seed is one campaign of the model in tests/fault_model: the real handler, m
 on an S3 in memory and a virtual clock, with faults. Prints the seeds that fail, and the steps of
 the first of them; exits 1 when there is one. A seed replays exactly, on every machine.
 
+With --end-to-end, also real runs of the cloud arm on embedded clouds with --faults.
+
     python tests/benchmarks/fault_campaigns.py --seeds 50000
+    python tests/benchmarks/fault_campaigns.py --seeds 1 --end-to-end 50
     python tests/benchmarks/fault_campaigns.py --seed 1234
 """
 
@@ -16,14 +19,16 @@ if __package__ in (None, ""):  # run as a script: the project and the tests are 
 
 import argparse
 import multiprocessing
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+from end_to_end import problems_of_campaign
 from fault_model.campaign import Result, run_campaign
 from tqdm import tqdm
 
+from metrics.machine import available_cpus
 from metrics.script import DONE, FAILED, positive_int, run_script, script_parser
 
 CHUNK = 50  # seeds that a process takes at once
@@ -35,7 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seed", type=int, help="replay this one, and print its steps")
     parser.add_argument(
-        "--processes", type=positive_int, default=len(os.sched_getaffinity(0)), help="at once"
+        "--end-to-end", type=int, default=0, metavar="N", help="campaigns on embedded clouds"
+    )
+    parser.add_argument(
+        "--processes", type=positive_int, default=available_cpus(), help="campaigns at once"
     )
     return run_script(run, parser.parse_args(argv))
 
@@ -51,7 +59,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"seed {result.seed}: {result.failure}")
     if failed:
         replay(failed[0].seed)
-    return FAILED if failed else DONE
+    ends = range(args.first_seed, args.first_seed + args.end_to_end)
+    has_problems = run_end_to_end(ends, args.processes)
+    return FAILED if failed or has_problems else DONE
+
+
+def run_end_to_end(seeds: range, at_once: int) -> bool:
+    """Whether any of the campaigns on embedded clouds had a problem; each is printed."""
+    found = False
+    with ThreadPoolExecutor(at_once) as pool:
+        for seed, problems in zip(seeds, pool.map(problems_of_campaign, seeds), strict=True):
+            found |= bool(problems)
+            print(f"end to end, seed {seed}: {'; '.join(problems) or 'all that must hold, holds'}")
+    return found
 
 
 def results(seeds: range, processes: int) -> Iterator[Result]:

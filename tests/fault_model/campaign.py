@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import random
 import uuid
 from collections import Counter
@@ -122,16 +123,18 @@ class Campaign:
         s3 = self._network.client("s3")
         for number in range(1, run.rounds + 1):
             try:
-                for key in run.keys:
-                    self._upload(s3, run.run_id, number, key)
+                for place, key in enumerate(run.keys, 1):
+                    self._upload(s3, run.run_id, number, key, len(run.keys) - place)
             except FAULTS_OF_S3:
                 return  # the pipeline ends here, naming the picture
             if run.waits and not self._wait(s3, run, number):
                 return
 
-    def _upload(self, s3, run_id: str, number: int, key: str) -> None:
+    def _upload(self, s3, run_id: str, number: int, key: str, followers: int) -> None:
         body = f"{self._plan.pictures[key]} {key}".encode()
         metadata = {"run-id": run_id, "round": str(number)}
+        if self._plan.is_busy:
+            metadata["followers"] = str(followers)
         s3.put_object(Bucket=IN, Key=INPUT_PREFIX + key, Body=body, Metadata=metadata)
 
     def _wait(self, s3, run: Run, number: int) -> bool:
@@ -160,10 +163,10 @@ class Campaign:
         return True
 
     def _append_in_the_wait(self, s3, bucket: str, time_left_s: Callable[[], float]) -> int:
-        """append_rows, for the wait; rows may stay when it failed or its time ran out."""
+        """append_leftovers, for the wait; rows may stay when it failed or its time ran out."""
         done = False
         try:
-            appended = metrics_log.append_rows(s3, bucket, time_left_s)
+            appended = metrics_log.append_leftovers(s3, bucket, time_left_s)
             done = time_left_s() > STOP_BEFORE_S
         finally:
             if not done:
@@ -240,7 +243,7 @@ class Campaign:
         if problem:
             self._schedule.note(f"failed: {problem}")
             self._retry_or_give_up(event, problem)
-        if problem or left_s() <= STOP_BEFORE_S:
+        if problem or left_s() <= STOP_BEFORE_S or self._plan.is_busy:
             self._network.disrupt()
 
     def _retry_or_give_up(self, event: Event, problem: dict[str, str]) -> None:
@@ -291,19 +294,21 @@ class Campaign:
             (metrics_log, "BATCH_ROWS", self._plan.batch_rows),
             (handler, "time", clock),
             (handler, "s3_client", partial(self._network.client, "s3")),
-            (handler, "measure_transform", self._measure),
+            (handler, "measure_picture", self._measure),
             (handler, "print", say),
             (handler, "_is_cold", True),
+            (handler, "_last_append", -math.inf),
+            (handler, "LAST_OF_PASS", 2),  # of few pictures
             (handler.os.environ, "OUTPUT_BUCKET", OUT),
             (cloud_rows, "time", clock),
-            (cloud_rows, "append_rows", self._append_in_the_wait),
+            (cloud_rows, "append_leftovers", self._append_in_the_wait),
             (cloud_rows, "POLL_S", POLL_S),
             (cloud_rows, "tqdm", partial(tqdm, disable=True)),
             (cloud_rows, "print", say),
             (failures, "print", say),
         ]
 
-    def _measure(self, data: bytes) -> Measurement:
+    def _measure(self, data: bytes, _: str) -> Measurement:
         """What the transform gives, or does to the environment."""
         kind = data.partition(b" ")[0].decode()
         if kind == "poison":

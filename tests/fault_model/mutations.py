@@ -90,7 +90,7 @@ MUTATIONS = {
         Edit(metrics_log._take_lease, "== me", '== ""')
     ],
     "rows of pictures that failed are not appended": [
-        Edit(handler.lambda_handler, 'if counts["ok"] or counts["error"]:', 'if counts["ok"]:')
+        Edit(handler.lambda_handler, '(counts["ok"] or counts["error"])', 'counts["ok"]')
     ],
     "the wait ends with the first row": [
         Edit(cloud_rows.wait_for_rows, "if len(found) == len(expected)", "if found")

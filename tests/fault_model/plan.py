@@ -63,6 +63,7 @@ class Plan:
     place: str  # where alone they strike, and requests stall; empty: everywhere
     conflicts: float  # how likely a conditional PUT that met another change is answered 409
     outages: tuple[tuple[float, float], ...]  # when S3 answers hardly anything
+    is_busy: bool  # whether functions leave rows to a later append
     skew_s: float  # of this machine's and Lambda's clock against S3's
 
     @property
@@ -99,6 +100,7 @@ def plan_of(seed: int) -> Plan:
         conflicts=rng.choice([0, 0.5]),
         outages=_outages(rng) if weather == "storm" else (),
         skew_s=rng.choice([0, -4000, 4000]),
+        is_busy=rng.random() < 0.3,
     )
 
 
