@@ -20,8 +20,14 @@ from botocore.exceptions import ClientError
 from tqdm import tqdm
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
-from lambda_function.handler import INPUT_PREFIX
-from lambda_function.metrics_log import CSV_KEY, is_missing, put_if, read_object, rows_of_csv
+from lambda_function.metrics_log import (
+    CSV_KEY,
+    INPUT_PREFIX,
+    is_missing,
+    put_if,
+    read_object,
+    rows_of_csv,
+)
 from metrics.cloud_rows import MANIFESTS_PREFIX
 from metrics.files import IMAGES, LOCAL_CSV, shown
 from metrics.machine import new_run_id

@@ -6,16 +6,14 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
-from botocore.loaders import Loader, create_loader
-from botocore.utils import is_valid_uri
-
 from metrics.script import UserError
+
+if TYPE_CHECKING:
+    from botocore.config import Config
+    from botocore.loaders import Loader
 
 DEFAULT_STACK = "image-pipeline"
 EMBEDDED_REGION = "us-east-1"
@@ -95,6 +93,9 @@ def cloud_of(args: argparse.Namespace) -> Cloud:
 
 def make_client(cloud: Cloud, service: str):
     """A boto3 client. The embedded cloud's knows nothing of the user's AWS configuration."""
+    import boto3  # a tenth of a second, which --help does not need
+    from botocore.config import Config
+
     config = Config(
         retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=POOL_CONNECTIONS
     )
@@ -117,6 +118,8 @@ def make_client(cloud: Cloud, service: str):
 
 def _check_endpoint(url: str) -> None:
     """Raise UserError for what boto3 would refuse with a traceback, or misunderstand."""
+    from botocore.utils import is_valid_uri
+
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.port != 0 and is_valid_uri(url)
@@ -128,7 +131,7 @@ def _check_endpoint(url: str) -> None:
         raise UserError(f"{shown!r} is no endpoint URL such as http://127.0.0.1:5000")
 
 
-def _embedded_client(endpoint_url: str | None, service: str, config: Config):
+def _embedded_client(endpoint_url: str | None, service: str, config: "Config"):
     if not endpoint_url:
         raise UserError(
             "no embedded cloud is running for this script: start lambda_function/embedded_cloud.py "
@@ -139,6 +142,10 @@ def _embedded_client(endpoint_url: str | None, service: str, config: Config):
             f"{endpoint_url} is not on this machine (a numeric loopback address such as "
             "127.0.0.1); for any other endpoint use --cloud aws"
         )
+    import boto3
+    import botocore.session
+    from botocore.config import Config
+
     core = botocore.session.Session(
         session_vars={  # no profile and no files: nothing of the user's AWS configuration counts
             "profile": (None, None, None, None),
@@ -161,8 +168,10 @@ def _embedded_client(endpoint_url: str | None, service: str, config: Config):
 
 
 @cache
-def _service_models() -> Loader:
+def _service_models() -> "Loader":
     """Read once for all clients: they are a tenth of a second each."""
+    from botocore.loaders import create_loader
+
     return create_loader()
 
 
@@ -187,6 +196,8 @@ def _is_this_machine(url: str) -> bool:
 
 def find_stack(cloudformation, stack: str) -> dict | None:
     """The description of a stack; None when there is none of that name."""
+    from botocore.exceptions import ClientError
+
     try:
         (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:

@@ -22,7 +22,9 @@ from botocore.config import Config
 
 from lambda_function.image_transform import measure_picture, output_name, warm_up
 from lambda_function.metrics_log import (
+    INPUT_PREFIX,
     PARALLEL_READS,
+    PROCESSED_PREFIX,
     MetricRow,
     append_rows,
     put_row,
@@ -30,8 +32,6 @@ from lambda_function.metrics_log import (
     utc_now,
 )
 
-INPUT_PREFIX = "input/"
-PROCESSED_PREFIX = "processed/"
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
 CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a user is called so

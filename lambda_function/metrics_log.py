@@ -33,6 +33,8 @@ from botocore.exceptions import ClientError
 
 from lambda_function.image_transform import Measurement, transform_id
 
+INPUT_PREFIX = "input/"  # in the input bucket
+PROCESSED_PREFIX = "processed/"
 CSV_KEY = "metrics/lambda_metrics.csv"
 LEASE_KEY = "metrics/lambda_metrics.lease"
 ROWS_PREFIX = "metrics/rows/"

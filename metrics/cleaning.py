@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lambda_function.cloud import Buckets
-from lambda_function.handler import INPUT_PREFIX, PROCESSED_PREFIX
 from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
     CSV_KEY,
+    INPUT_PREFIX,
     LEASE_KEY,
+    PROCESSED_PREFIX,
     ROWS_PREFIX,
     delete_objects,
     read_object,

@@ -11,12 +11,12 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as CannotConnect
 from tqdm import tqdm
 
-from lambda_function.handler import PROCESSED_PREFIX
 from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
     CSV_KEY,
     HEADER,
     PARALLEL_READS,
+    PROCESSED_PREFIX,
     MetricRow,
     MetricsLogError,
     RowId,

@@ -24,10 +24,10 @@ from fault_model.schedule import Actor, Ended, Schedule
 from fault_model.services import EPOCH, S3, Queue, StoredObject
 from lambda_function import handler, metrics_log
 from lambda_function.cloud import Buckets
-from lambda_function.handler import INPUT_PREFIX
 from lambda_function.image_transform import Measurement
 from lambda_function.metrics_log import (
     CSV_KEY,
+    INPUT_PREFIX,
     LEASE_KEY,
     LEASE_S,
     STOP_BEFORE_S,

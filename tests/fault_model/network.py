@@ -16,8 +16,7 @@ from botocore.exceptions import (
 from fault_model.plan import Plan
 from fault_model.schedule import Actor, Ended, Schedule
 from fault_model.services import S3, Queue, client_error
-from lambda_function.handler import INPUT_PREFIX
-from lambda_function.metrics_log import CSV_KEY, LEASE_KEY, ROWS_PREFIX
+from lambda_function.metrics_log import CSV_KEY, INPUT_PREFIX, LEASE_KEY, ROWS_PREFIX
 
 ATTEMPTS = 5  # max_attempts of the project's clients
 LONGEST_BACKOFF_S = 20  # of botocore's standard mode
