@@ -10,8 +10,7 @@ import pandas as pd
 
 from metrics.bundle import Choices, Evidence, pack, unpack
 from metrics.changes import describe_changes
-from metrics.chart_style import DARK, LIGHT
-from metrics.charts import CHARTS, chart_png
+from metrics.charts import CHARTS, draw_charts
 from metrics.cost import Bill, bill_lines, bill_of
 from metrics.files import (
     INVOCATIONS_CSV,
@@ -237,13 +236,14 @@ def write_results(
     invocations: pd.DataFrame | None,
 ) -> list[Path]:
     """The report, summary, merged rows and charts; returns the files."""
+    drawn = draw_charts(comparison)
     charts = [
         ReportChart(
             chart.name,
             chart.title,
             chart.how_to_read,
-            chart_png(comparison, chart, LIGHT, alone=False),
-            chart_png(comparison, chart, DARK, alone=False),
+            drawn[chart.name, "light"],
+            drawn[chart.name, "dark"],
         )
         for chart in CHARTS
     ]
@@ -258,9 +258,7 @@ def write_results(
         merged = defused(with_invocations(comparison.merged, invocations))
         merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
     for chart in CHARTS:
-        write_whole(
-            folder / f"{CHARTS_FOLDER}/{chart.name}.png", chart_png(comparison, chart, LIGHT)
-        )
+        write_whole(folder / f"{CHARTS_FOLDER}/{chart.name}.png", drawn[chart.name, "alone"])
     names = [*files, MERGED_CSV.name, *(f"{CHARTS_FOLDER}/{chart.name}.png" for chart in CHARTS)]
     return [folder / name for name in names]
 

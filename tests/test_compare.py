@@ -271,7 +271,7 @@ def test_a_bucket_without_rows_is_one_line(compare_files, named_buckets):
 def test_a_bucket_that_does_not_exist_is_one_line_that_names_it(compare_files, named_buckets):
     code, _, err = compare_files(on_prem_rows(), None, *named_buckets[2], "--output-bucket", "none")
     assert code == 1
-    assert err.startswith("error: GetObject none: NoSuchBucket: ")
+    assert err.startswith("error: ListObjectsV2 none: NoSuchBucket: ")
     assert err.count("\n") == 1
 
 
