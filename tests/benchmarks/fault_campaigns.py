@@ -18,11 +18,11 @@ if __package__ in (None, ""):  # run as a script: the project and the tests are 
     sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (2, 1)]
 
 import argparse
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from end_to_end import problems_of_campaign
 from fault_model.campaign import Result, run_campaign
@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from metrics.machine import available_cpus
 from metrics.script import DONE, FAILED, positive_int, run_script, script_parser
-
-CHUNK = 50  # seeds that a process takes at once
+from onprem_images.worker_pool import results as worker_pool_results
+from onprem_images.worker_pool import worker_pool
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,11 +75,12 @@ def run_end_to_end(seeds: range, at_once: int) -> bool:
 
 
 def results(seeds: range, processes: int) -> Iterator[Result]:
+    """In the order in which they are finished."""
     if processes == 1:
         yield from map(run_campaign, seeds)
         return
-    with multiprocessing.Pool(processes) as pool:
-        yield from pool.imap(run_campaign, seeds, CHUNK)
+    with worker_pool(processes, partial(run_campaign, 0)) as pool:
+        yield from worker_pool_results(pool, run_campaign, ((seed,) for seed in seeds))
 
 
 def run_model(campaigns: Iterable[Result]) -> list[Result]:
@@ -90,6 +91,7 @@ def run_model(campaigns: Iterable[Result]) -> list[Result]:
         totals += Counter(steps=result.steps, invocations=result.invocations, rows=result.rows)
         if result.failure:
             failed.append(result)
+    failed.sort(key=lambda result: result.seed)
     print(", ".join(f"{count} {what}" for what, count in totals.items()))
     print("faults:", ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items())))
     print(f"{len(failed)} campaigns failed")
