@@ -19,7 +19,12 @@ from urllib.parse import unquote_plus, urlsplit
 import boto3
 from botocore.config import Config
 
-from lambda_function.image_transform import measure_transform, output_name, warm_up
+from lambda_function.image_transform import (
+    MOST_BYTES,
+    measure_transform,
+    output_name,
+    warm_up,
+)
 from lambda_function.metrics_log import (
     PARALLEL_READS,
     MetricRow,
@@ -123,7 +128,7 @@ def process_record(
     bucket, key = record["s3"]["bucket"]["name"], object_key(record)
     image_key = key.removeprefix(INPUT_PREFIX)
     timestamp = utc_now()
-    (data, metadata), fetch_ms = timed(fetch, s3, bucket, key)
+    (data, size, metadata), fetch_ms = timed(fetch, s3, bucket, key)
     measured = measure_transform(data)
     store_ms = 0.0
     if measured.output is not None:
@@ -133,7 +138,7 @@ def process_record(
         measured,
         timestamp=timestamp,
         image_key=image_key,
-        orig_size=len(data),
+        orig_size=size,
         source="cloud",
         run_id=metadata.get("run-id", NO_RUN),
         round=round_of(metadata),
@@ -159,10 +164,13 @@ def environment_of(s3) -> str:
     return "aws" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "embedded"
 
 
-def fetch(s3, bucket: str, key: str) -> tuple[bytes, dict[str, str]]:
-    """The picture's bytes and the metadata that it was uploaded with."""
+def fetch(s3, bucket: str, key: str) -> tuple[bytes | None, int, dict[str, str]]:
+    """The picture's bytes (None: too many to be read), their number, and the metadata that it was
+    uploaded with."""
     response = s3.get_object(Bucket=bucket, Key=key)
-    return response["Body"].read(), response["Metadata"]
+    with response["Body"] as body:
+        size = response["ContentLength"]
+        return (body.read() if size <= MOST_BYTES else None), size, response["Metadata"]
 
 
 def store(s3, bucket: str, key: str, jpeg: bytes) -> None:

@@ -19,7 +19,13 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from lambda_function.image_transform import Measurement, measure_transform, output_name, warm_up
+from lambda_function.image_transform import (
+    MOST_BYTES,
+    Measurement,
+    measure_transform,
+    output_name,
+    warm_up,
+)
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
 from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
@@ -104,9 +110,9 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
     timestamp = utc_now()
     store_ms = 0.0
     try:
-        data, fetch_ms = timed(picture.path.read_bytes)
+        (data, size), fetch_ms = timed(read_picture, picture.path)
     except OSError as error:  # vanished or unreadable: a row that says so, like any bad picture
-        data, fetch_ms = b"", 0.0
+        size, fetch_ms = 0, 0.0
         measured = Measurement(None, "", f"{type(error).__name__}: {error.strerror}", 0.0, 0.0)
     else:
         measured = measure_transform(data)
@@ -117,7 +123,7 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
         measured,
         timestamp=timestamp,
         image_key=picture.image_key,
-        orig_size=len(data),
+        orig_size=size,
         source="on_prem",
         run_id=run_id,
         round=round_number,
@@ -128,6 +134,15 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
         memory_mb=memory_mb(),
         environment="local",
     )
+
+
+def read_picture(path: Path) -> tuple[bytes | None, int]:
+    """The file's bytes (None: too many to be read) and their number."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        return None, size
+    data = path.read_bytes()
+    return data, len(data)
 
 
 if __name__ == "__main__":

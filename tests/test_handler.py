@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lambda_function import handler
-from lambda_function.image_transform import transform_image
+from lambda_function.image_transform import measure_transform, transform_image
 from lambda_function.metrics_log import CSV_KEY, HEADER, pending_rows, read_object, rows_from_csv
 
 IN, OUT = "input-bucket", "output-bucket"
@@ -151,6 +151,14 @@ def test_a_duplicate_event_makes_no_second_row(s3, invoke):
 def test_an_object_that_no_run_uploaded_belongs_to_no_run(s3, invoke):
     invoke({"input/a.jpg": jpeg()}, metadata={})
     assert rows_in(s3)[0].run_id == handler.NO_RUN
+
+
+def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(s3, invoke, monkeypatch):
+    picture = jpeg()
+    monkeypatch.setattr(handler, "MOST_BYTES", len(picture) - 1)
+    assert invoke({"input/a.jpg": picture})["error"] == 1
+    (row,) = rows_in(s3)
+    assert (row.orig_size, row.error) == (len(picture), measure_transform(None).error)
 
 
 @pytest.mark.parametrize(
