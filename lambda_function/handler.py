@@ -23,6 +23,7 @@ from lambda_function.image_transform import (
     MOST_BYTES,
     measure_transform,
     output_name,
+    stays_inside,
     warm_up,
 )
 from lambda_function.metrics_log import (
@@ -113,6 +114,8 @@ def refusal(record: dict, output_bucket: str) -> str:
         return f"{record['eventName']} is not the creation of an object"
     if not key.startswith(INPUT_PREFIX) or key.endswith("/"):
         return f"s3://{bucket}/{key} is not a picture under {INPUT_PREFIX}"
+    if not stays_inside(key.removeprefix(INPUT_PREFIX)):
+        return f"s3://{bucket}/{key} has a part that leads out of the folder of an output"
     return ""
 
 

@@ -248,3 +248,12 @@ def output_name(image_key: str) -> str:
     """Name of the JPEG made from `image_key`: the key itself, with `.jpg` added to other types."""
     is_jpeg = image_key.lower().endswith((".jpg", ".jpeg"))
     return image_key if is_jpeg else f"{image_key}.jpg"
+
+
+def stays_inside(image_key: str) -> bool:
+    """Whether the key is a plain path below a folder: no part of it is empty, `.` or `..`.
+
+    Keys of files always are. An object that somebody else put into the bucket may have any, and
+    where a client, or a copy to disk, takes it for a path, its output would lie elsewhere.
+    """
+    return all(part not in ("", ".", "..") for part in image_key.split("/"))

@@ -29,7 +29,7 @@ from lambda_function.image_transform import (
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
 from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
-from metrics.outputs import clear_outputs, record_outputs
+from metrics.outputs import check_no_links, clear_outputs, record_outputs
 from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
 from onprem_images.worker_pool import results, worker_pool
@@ -79,6 +79,7 @@ def process_on_prem(
     before. Raises UserError when a worker dies.
     """
     if round_number == 1:
+        check_no_links([output_name(picture.image_key) for picture in pictures])
         clear_outputs()
         LOCAL_CSV.unlink(missing_ok=True)
         record_outputs([output_name(picture.image_key) for picture in pictures])

@@ -186,6 +186,23 @@ def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(tmp_path, monke
     assert (row.orig_size, row.error) == (10, measure_transform(None).error)
 
 
+@pytest.mark.parametrize("target", ["outside", "project/onprem_images/output_local/other"])
+def test_a_link_among_the_outputs_that_leads_elsewhere_is_refused(
+    checkout, run_script_in, tmp_path, target
+):
+    write_pictures(
+        checkout / "images_to_upload", {"sub/deep/a.jpg": jpeg(), "other/deep/a.jpg": b""}
+    )
+    write_pictures(tmp_path / target, {"mine.txt": b"mine"})
+    outputs = checkout / "onprem_images/output_local"
+    outputs.mkdir(exist_ok=True)
+    (outputs / "sub").symlink_to(tmp_path / target)
+    done = run_script_in(SCRIPT, "--workers", "1")
+    assert is_one_error_line(done)
+    assert "output_local/sub/deep leads elsewhere" in done.stderr
+    assert [path.name for path in (tmp_path / target).rglob("*")] == ["mine.txt"]
+
+
 DEADLY = """
 import os, pathlib, sys
 from metrics.script import run_script
