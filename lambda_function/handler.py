@@ -20,7 +20,13 @@ from urllib.parse import unquote_plus, urlsplit
 import boto3
 from botocore.config import Config
 
-from lambda_function.image_transform import measure_picture, output_name, warm_up
+from lambda_function.image_transform import (
+    MOST_BYTES,
+    measure_picture,
+    output_name,
+    stays_inside,
+    warm_up,
+)
 from lambda_function.metrics_log import (
     INPUT_PREFIX,
     PARALLEL_READS,
@@ -119,6 +125,8 @@ def refusal(record: dict, output_bucket: str) -> str:
         return f"{record['eventName']} is not the creation of an object"
     if not key.startswith(INPUT_PREFIX) or key.endswith("/"):
         return f"s3://{bucket}/{key} is not a picture under {INPUT_PREFIX}"
+    if not stays_inside(key.removeprefix(INPUT_PREFIX)):
+        return f"s3://{bucket}/{key} has a part that leads out of the folder of an output"
     return ""
 
 
@@ -135,7 +143,7 @@ def process_record(
     bucket, key = record["s3"]["bucket"]["name"], object_key(record)
     image_key = key.removeprefix(INPUT_PREFIX)
     timestamp = utc_now()
-    (data, metadata), fetch_ms = timed(fetch, s3, bucket, key)
+    (data, size, metadata), fetch_ms = timed(fetch, s3, bucket, key)
     measured = measure_picture(data, metadata.get("sha256", ""))
     store_ms = 0.0
     if measured.output is not None:
@@ -145,7 +153,7 @@ def process_record(
         measured,
         timestamp=timestamp,
         image_key=image_key,
-        orig_size=len(data),
+        orig_size=size,
         source="cloud",
         run_id=metadata.get("run-id", NO_RUN),
         round=number_in(metadata, "round", 1),
@@ -172,10 +180,13 @@ def environment_of(s3) -> str:
     return "aws" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "embedded"
 
 
-def fetch(s3, bucket: str, key: str) -> tuple[bytes, dict[str, str]]:
-    """The picture's bytes and the metadata that it was uploaded with."""
+def fetch(s3, bucket: str, key: str) -> tuple[bytes | None, int, dict[str, str]]:
+    """The picture's bytes (None: too many to be read), their number, and the metadata that it was
+    uploaded with."""
     response = s3.get_object(Bucket=bucket, Key=key)
-    return response["Body"].read(), response["Metadata"]
+    with response["Body"] as body:
+        size = response["ContentLength"]
+        return (body.read() if size <= MOST_BYTES else None), size, response["Metadata"]
 
 
 def store(s3, bucket: str, key: str, jpeg: bytes) -> None:

@@ -12,6 +12,14 @@ def record_outputs(names: list[str]) -> None:
     write_whole(OUTPUTS_JSON, json.dumps(names, indent=0).encode())
 
 
+def check_no_links(names: list[str]) -> None:
+    """Raise UserError when a link in OUTPUT_LOCAL would lead an output out of it, or to another."""
+    folder = OUTPUT_LOCAL.resolve()
+    for parent in {Path(name).parent for name in names}:
+        if (folder / parent).resolve() != folder / parent:
+            raise UserError(f"{shown(OUTPUT_LOCAL / parent)} leads elsewhere; remove the link")
+
+
 def recorded_outputs() -> list[Path]:
     """Files that an earlier run recorded, and that are still there. A name that leads out of the
     folder, directly or through a link, is nobody's."""

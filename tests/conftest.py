@@ -62,13 +62,7 @@ def embedded() -> Iterator[Cloud]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the project's code without results and pictures, to run as a user does."""
-    return copy_of_project(tmp_path / "project")
-
-
-def copy_of_project(copy: Path) -> Path:
-    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(*NOT_CODE))
-    (copy / "images_to_upload").mkdir()
-    return copy
+    return copy_project(tmp_path / "project")
 
 
 @pytest.fixture
@@ -86,6 +80,12 @@ def run_script_in(checkout: Path) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+def copy_project(target: Path) -> Path:
+    shutil.copytree(PROJECT, target, ignore=shutil.ignore_patterns(*NOT_CODE))
+    (target / "images_to_upload").mkdir()
+    return target
 
 
 def jpeg(width: int = 64, height: int = 48, colour: str = "teal", **options: object) -> bytes:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import matplotlib as mpl
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from conftest import copy_of_project, jpeg
+from conftest import copy_project, jpeg
 from processes import LIMIT_S, TcpSocket, descendants, tcp_sockets, until
 from servers import recording_server
 
@@ -212,7 +212,7 @@ def among_secrets(tmp_path_factory: pytest.TempPathFactory, proxy) -> Iterator[S
     (pictures / "notes.txt").write_text("no picture")
     temporary = folder / "tmp"
     temporary.mkdir()
-    checkout = copy_of_project(folder / "project")
+    checkout = copy_project(folder / "project")
     with (folder / "cloud.out").open("wb") as out, (folder / "cloud.err").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, str(checkout / "lambda_function" / "embedded_cloud.py")],
