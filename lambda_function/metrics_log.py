@@ -219,11 +219,12 @@ def pending_rows(s3, bucket: str, no_rows: Collection[str] = ()) -> list[str]:
 
 
 def _read_pending(s3, bucket: str, no_rows: set[str]) -> dict[str, MetricRow]:
-    """Rows that wait, by the keys of their objects; adds to `no_rows` the keys of other objects."""
-    keys = pending_rows(s3, bucket, no_rows)
+    """Rows that wait, by the keys of their objects, a page at most; empty when there are none. Adds
+    to `no_rows` the keys of other objects."""
     found = {}
-    with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        bodies = pool.map(lambda key: read_object(s3, bucket, key), keys)
+    while not found and (keys := pending_rows(s3, bucket, no_rows)):
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            bodies = list(pool.map(lambda key: read_object(s3, bucket, key), keys))
         for key, body in zip(keys, bodies, strict=True):
             if body is None:  # appended by another
                 continue

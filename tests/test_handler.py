@@ -185,7 +185,7 @@ def test_no_output_leaves_its_prefix_whatever_the_key(image_key, prefix):
     s3 = AnyKey()
     event = record(prefix + image_key)
     if not handler.refusal(event, OUT):
-        row = handler.process_record(s3, event, OUT, False, "request")
+        row, _ = handler.process_record(s3, event, OUT, False, "request")
         assert row.status == "ok"
         assert s3.written == [f"processed/{output_name(row.image_key)}"]
     for key in s3.written:

@@ -22,6 +22,7 @@ from lambda_function.metrics_log import (
     LEASE_KEY,
     ROWS_PREFIX,
     MetricsLogError,
+    append_leftovers,
     append_rows,
     pending_rows,
     put_if,
@@ -248,6 +249,15 @@ def test_a_key_that_s3_failed_to_delete_among_others_is_deleted_by_itself(s3, mo
     monkeypatch.setattr(s3, "delete_objects", delete_but_b)
     metrics_log.delete_objects(s3, OUT, ["a", "b"])
     assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == 0
+
+
+def test_leftovers_behind_a_page_of_objects_that_are_no_rows_are_appended(s3, monkeypatch):
+    monkeypatch.setattr(metrics_log, "BATCH_ROWS", 2)
+    for number in range(5):
+        s3.put_object(Bucket=OUT, Key=f"{ROWS_PREFIX}a/1/junk{number}", Body=b"")
+    put_row(s3, OUT, row("a"))
+    assert append_leftovers(s3, OUT, plenty) == 1
+    assert appended(s3) == [row("a")]
 
 
 def test_a_missing_bucket_is_an_error_and_not_a_lost_race(s3):
