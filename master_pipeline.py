@@ -30,7 +30,6 @@ from metrics.files import (
     LOCAL_CSV,
     MANIFEST_JSON,
     RESULTS,
-    shown,
 )
 from metrics.machine import available_cpus, new_run_id
 from metrics.run_record import RunRecord, recorded_command
@@ -48,10 +47,7 @@ from metrics.script import (
 from onprem_images.dataset import Picture, write_manifest
 
 if TYPE_CHECKING:
-    from metrics.cost import Usage
     from metrics.resume import Unfinished
-
-DEFAULT_MEMORY_MB = 1769  # the template's
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,20 +108,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from metrics.judgement import check_files
+    from metrics.plan import check_cost, print_plan
     from onprem_images.dataset import describe_data_set, load_pictures
 
     pictures = load_pictures(args.images)
-    if args.dry_run or (args.max_cost and args.cloud == "aws"):
-        usage = expected_usage_of(args, pictures)
-        if args.dry_run:
-            print_plan(args, pictures, usage)
-            if not args.no_clean:
-                print_leftovers(args)
-            return DONE
-        check_cost(usage, args.max_cost)
-    check_files(args.bundle, args.against)
     cloud_name = "none" if args.aa else args.cloud
     before = unfinished_of(args, pictures, cloud_name) if args.resume else None
+    if args.dry_run:
+        print_plan(args, pictures)
+        return DONE
+    if args.max_cost and args.cloud == "aws":
+        check_cost(args, pictures)
+    check_files(args.bundle, args.against)
     run_id = before.run_id if before else args.run_id or new_run_id()
     steps = before.record.get("steps") if before else None
     record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures), steps)
@@ -151,64 +145,6 @@ def unfinished_of(
         raise UserError(f"the interrupted run is {before.run_id!r}, and not {args.run_id!r}")
     args.rounds = before.passes // 2 if args.aa else before.passes
     return before
-
-
-def expected_usage_of(args: argparse.Namespace, pictures: list[Picture]) -> "Usage":
-    """What the cloud arm will use, with the memory that the function has, if there is one yet."""
-    from lambda_function.cloud import find_function, make_client
-    from metrics.cost import expected_usage
-
-    settings = {}
-    if args.cloud == "aws" and (function := find_function(cloud_of(args))):
-        settings = make_client(cloud_of(args), "lambda").get_function_configuration(
-            FunctionName=function["FunctionName"]
-        )
-    return expected_usage(
-        [picture.size for picture in pictures],
-        args.rounds,
-        settings.get("MemorySize", DEFAULT_MEMORY_MB),
-        settings.get("Architectures", ["x86_64"])[0],
-    )
-
-
-def print_plan(args: argparse.Namespace, pictures: list[Picture], usage: "Usage") -> None:
-    from metrics.cost import PRICES_OF, cost_table
-
-    total = sum(picture.size for picture in pictures)
-    rounds = f"{args.rounds} round{'' if args.rounds == 1 else 's'}"
-    print(f"would process {len(pictures)} pictures, {total:,} bytes, in {rounds}")
-    if args.aa:
-        print(f"on this machine only, {2 * args.rounds} times, with {args.workers} workers")
-        return
-    print(f"on this machine with {args.workers} workers, and in the cloud: {args.cloud}")
-    whose = "expected cost on AWS" if args.cloud == "aws" else "no cost here; on AWS about"
-    print(f"\n{cost_table(usage, whose)}\nprices: {PRICES_OF}")
-
-
-def print_leftovers(args: argparse.Namespace) -> None:
-    """What the clean step would delete. An embedded cloud of the run's own starts empty."""
-    from lambda_function.cloud import find_buckets, make_client
-    from metrics.cleaning import cloud_leftovers, local_leftovers
-    from metrics.findings import counted, printable
-
-    found = [shown(path) for path in local_leftovers()]
-    if not args.aa and (args.cloud == "aws" or args.endpoint_url):
-        cloud = cloud_of(args)
-        stored = cloud_leftovers(make_client(cloud, "s3"), find_buckets(cloud))
-        found += [f"s3://{bucket}/{key}" for bucket, key in stored]
-    print(f"\nwould delete {counted(len(found), 'leftover')} of earlier runs")
-    for name in found:
-        print(f"  {printable(name)}")
-
-
-def check_cost(usage: "Usage", most_usd: float) -> None:
-    from metrics.cost import total_usd
-
-    if (usd := total_usd(usage)) > most_usd:
-        raise UserError(
-            f"the run is expected to cost {usd:.4f} USD, more than --max-cost {most_usd:g}; "
-            "--dry-run shows the parts"
-        )
 
 
 def compare_with_cloud(

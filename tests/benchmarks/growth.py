@@ -1,0 +1,114 @@
+"""How do the steps of a run grow with the number of pictures, and how much memory does it take?
+
+Runs master_pipeline.py on the embedded cloud with growing sets of tiny pictures, in a copy of the
+project, and prints the wall time of each step and the exponent of its growth between the sizes:
+1 is in proportion. Draws a chart when --output names a PNG file.
+
+    python tests/benchmarks/growth.py --pictures 100 1000 10000 --output growth.png
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the project is not on the path yet
+    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (2, 1)]
+
+import argparse
+import io
+import itertools
+import json
+import math
+import resource
+import subprocess
+import tempfile
+from datetime import datetime
+
+from conftest import copy_project
+from PIL import Image
+
+from metrics.run_record import record_of
+from metrics.script import DONE, UserError, positive_int, run_script, script_parser
+
+STEPS = ("on-prem", "upload", "wait", "logs", "compare")
+SIZE = (64, 48)
+MB = 2**20
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = script_parser(__doc__)
+    parser.add_argument("--pictures", type=positive_int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--output", type=Path, help="PNG file of the chart")
+    return run_script(run, parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    counts, measured = sorted(args.pictures), []
+    for count in counts:
+        seconds, peak_mb = steps_of_run(count)
+        measured.append(seconds)
+        print(f"{count} pictures:", *(f"{s} {seconds[s]:.1f} s," for s in STEPS), end=" ")
+        print(f"largest process so far {peak_mb:.0f} MB", flush=True)
+    for (n, before), (m, after) in itertools.pairwise(zip(counts, measured, strict=True)):
+        growth = {s: math.log(after[s] / before[s]) / math.log(m / n) for s in STEPS}
+        print(f"{n} to {m}: n to the power of", *(f"{s} {growth[s]:.2f}," for s in STEPS))
+    if args.output:
+        draw(counts, measured).savefig(args.output)
+        print(args.output)
+    return DONE
+
+
+def steps_of_run(count: int) -> tuple[dict[str, float], float]:
+    """Seconds by step, and the peak memory of the largest process of all runs so far."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = copy_project(Path(folder) / "project")
+        for number in range(count):
+            (project / "images_to_upload" / f"{number}.png").write_bytes(tiny_picture(number))
+        command = [sys.executable, "master_pipeline.py", "--run-id", "growth"]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        if done.returncode != DONE:
+            raise UserError(f"the run with {count} pictures failed: {done.stderr[-1000:]}")
+        record = record_of((project / "metrics/run.json").read_bytes(), "growth")
+        coverage = json.loads((project / "metrics/summary.json").read_bytes())["ledger"]["coverage"]
+    if coverage != 1:
+        raise UserError(f"the run with {count} pictures lacks rows: coverage {coverage}")
+    seconds = {
+        step["step"]: (
+            datetime.fromisoformat(step["end"]) - datetime.fromisoformat(step["start"])
+        ).total_seconds()
+        for step in record["steps"]
+    }
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / MB
+
+
+def tiny_picture(number: int) -> bytes:
+    """Different for each number."""
+    file = io.BytesIO()
+    colour = (number % 256, number // 256 % 256, number // 65536)
+    Image.new("RGB", SIZE, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def draw(counts: list[int], measured: list[dict[str, float]]):
+    from matplotlib.figure import Figure
+
+    figure = Figure((8, 5), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for step in STEPS:
+        axes.plot(counts, [seconds[step] for seconds in measured], marker="o", label=step)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="pictures",
+        ylabel="wall time (s)",
+        title="Growth of each step with the number of pictures (embedded cloud)",
+    )
+    first = measured[0]["wait"]
+    axes.plot(
+        counts, [first * n / counts[0] for n in counts], "--", color="grey", label="in proportion"
+    )
+    axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
