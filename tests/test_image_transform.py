@@ -182,6 +182,24 @@ def test_the_same_bytes_give_the_same_bytes():
     assert transform_image(data) == transform_image(data)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="about glibc's malloc")
+def test_a_picture_uses_the_memory_of_the_one_before():
+    program = (
+        "import io, resource\n"
+        "from lambda_function.image_transform import Image, transform_image\n"
+        "picture = io.BytesIO()\n"
+        "Image.radial_gradient('L').resize((866, 578)).convert('RGB').save(picture, 'JPEG')\n"
+        "for _ in range(5):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    transform_image(picture.getvalue())\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 100  # page faults; 8 MB in fresh pages make 2,000
+
+
 # --- orientation ----------------------------------------------------------------------------------
 
 
