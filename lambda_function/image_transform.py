@@ -3,8 +3,9 @@
 It runs in the Lambda zip, so it needs Pillow and the standard library only.
 
 Decisions that a result depends on:
-- JPEGs at least twice the target in both directions are decoded at a reduced DCT scale, then
-  resized with Lanczos; everything else is resized with bicubic, Pillow's default.
+- JPEGs at least twice the target in both directions are decoded at a reduced DCT scale; what is
+  then still 1.5 times the target or more is resized with Hamming's filter, everything else with
+  bicubic, Pillow's default.
 - EXIF orientation is applied; transparency is flattened on white; the first frame counts.
 - ICC profiles are not applied: the outputs stay equal to the published reference run's.
 - Formats that need an external program or library (EPS, WMF, FPX, MIC) or that Pillow can only
@@ -23,7 +24,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 TARGET_SIZE = (800, 600)
 JPEG_QUALITY = 80  # the reference run's setting; a change makes old results incomparable
-TRANSFORM_VERSION = "1"  # raise it when the output bytes of any picture change
+TRANSFORM_VERSION = "2"  # raise it when the output bytes of any picture change
 
 REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG"}
 # Decoded pixels; a transparent picture takes 12 bytes for each (measured), so that the largest
@@ -79,7 +80,7 @@ def _fit(file: io.BytesIO) -> Image.Image:
                 # The scaled size is rounded up to whole pixels; the box says where the picture
                 # really ends, without which odd sizes are warped.
                 _, box = image.draft(None, (width, height))
-                resample = Image.Resampling.LANCZOS
+                resample = _filter_after_draft(box[2] / width, box[3] / height)
         if image.width * image.height > MOST_PIXELS:
             raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
         image.load()
@@ -89,6 +90,16 @@ def _fit(file: io.BytesIO) -> Image.Image:
     if transpose is not None:
         small = small.transpose(transpose)
     return _flat_rgb(small)
+
+
+def _filter_after_draft(shrink_x: float, shrink_y: float) -> Image.Resampling:
+    """The fastest filter whose SSIM is within 0.005 of libvips's (tests/benchmarks/kernel.py).
+
+    Lanczos takes 1.3 times as long as bicubic and 2.2 times as long as Hamming's, which blurs too
+    much near the target's size.
+    """
+    near = min(shrink_x, shrink_y) < 1.5
+    return Image.Resampling.BICUBIC if near else Image.Resampling.HAMMING
 
 
 def _stored_target(image: Image.Image) -> tuple[int, int]:
