@@ -13,7 +13,6 @@ and with what is in metrics/run.json.
 
 import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -31,9 +30,10 @@ from metrics.files import (
     LOCAL_CSV,
     MANIFEST_JSON,
     RESULTS,
+    shown,
 )
 from metrics.machine import available_cpus, new_run_id
-from metrics.run_record import RunRecord
+from metrics.run_record import RunRecord, recorded_command
 from metrics.script import (
     DONE,
     UserError,
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
-    args.command_line = shlex.join(
+    args.command_line = recorded_command(
         ["master_pipeline.py", *(sys.argv[1:] if argv is None else argv)]
     )
     return run_script(run, args)
@@ -119,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         usage = expected_usage_of(args, pictures)
         if args.dry_run:
             print_plan(args, pictures, usage)
+            if not args.no_clean:
+                print_leftovers(args)
             return DONE
         check_cost(usage, args.max_cost)
     check_files(args.bundle, args.against)
@@ -181,6 +183,22 @@ def print_plan(args: argparse.Namespace, pictures: list[Picture], usage: "Usage"
     print(f"on this machine with {args.workers} workers, and in the cloud: {args.cloud}")
     whose = "expected cost on AWS" if args.cloud == "aws" else "no cost here; on AWS about"
     print(f"\n{cost_table(usage, whose)}\nprices: {PRICES_OF}")
+
+
+def print_leftovers(args: argparse.Namespace) -> None:
+    """What the clean step would delete. An embedded cloud of the run's own starts empty."""
+    from lambda_function.cloud import find_buckets, make_client
+    from metrics.cleaning import cloud_leftovers, local_leftovers
+    from metrics.findings import counted, printable
+
+    found = [shown(path) for path in local_leftovers()]
+    if not args.aa and (args.cloud == "aws" or args.endpoint_url):
+        cloud = cloud_of(args)
+        stored = cloud_leftovers(make_client(cloud, "s3"), find_buckets(cloud))
+        found += [f"s3://{bucket}/{key}" for bucket, key in stored]
+    print(f"\nwould delete {counted(len(found), 'leftover')} of earlier runs")
+    for name in found:
+        print(f"  {printable(name)}")
 
 
 def check_cost(usage: "Usage", most_usd: float) -> None:

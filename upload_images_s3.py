@@ -20,8 +20,14 @@ from botocore.exceptions import ClientError
 from tqdm import tqdm
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
-from lambda_function.handler import INPUT_PREFIX
-from lambda_function.metrics_log import CSV_KEY, is_missing, put_if, read_object, rows_of_csv
+from lambda_function.metrics_log import (
+    CSV_KEY,
+    INPUT_PREFIX,
+    is_missing,
+    put_if,
+    read_object,
+    rows_of_csv,
+)
 from metrics.cloud_rows import MANIFESTS_PREFIX
 from metrics.files import IMAGES, LOCAL_CSV, shown
 from metrics.machine import new_run_id
@@ -126,12 +132,16 @@ def upload_images(
             with lock:
                 bar.update(sent)
 
-        tasks = {
-            pool.submit(
-                upload_image, s3, buckets.input, picture, run_id, round_number, advance
-            ): picture
-            for picture in pictures
-        }
+        tasks = {}
+        for followers, picture in zip(reversed(range(len(pictures))), pictures, strict=True):
+            about = {
+                "run-id": run_id,
+                "round": str(round_number),
+                "sha256": picture.sha256,  # so that the function sees when it gets other bytes
+                "followers": str(followers),  # so that it knows when the pass is about to end
+            }
+            task = pool.submit(upload_image, s3, buckets.input, picture, about, advance)
+            tasks[task] = picture
         try:
             for task in as_completed(tasks):
                 if (error := task.exception()) is not None:
@@ -175,10 +185,9 @@ def progress_in_bytes(pictures: list[Picture]) -> tqdm:
     return tqdm(total=total, desc="upload", unit="B", unit_scale=True, disable=None)
 
 
-def upload_image(
-    s3, bucket: str, picture: Picture, run_id: str, round_number: int, advance
-) -> None:
-    """Stream one picture; in parts when it is large. `advance` is told each count of bytes."""
+def upload_image(s3, bucket: str, picture: Picture, about: dict[str, str], advance) -> None:
+    """Stream one picture, in parts when it is large, with `about` as metadata. `advance` is told
+    each count of bytes."""
     from boto3.s3.transfer import TransferConfig
 
     content_type, _ = mimetypes.guess_type(picture.path.name)
@@ -188,11 +197,7 @@ def upload_image(
         object_key(picture),
         ExtraArgs={
             "ContentType": content_type or "application/octet-stream",
-            "Metadata": {
-                "run-id": run_id,
-                "round": str(round_number),
-                "sha256": picture.sha256,  # so that the function sees when it gets other bytes
-            },
+            "Metadata": about,
         },
         Callback=advance,
         Config=TransferConfig(use_threads=False),  # the pictures are in parallel already

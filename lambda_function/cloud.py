@@ -6,24 +6,20 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
-from botocore.loaders import Loader, create_loader
-from botocore.utils import is_valid_uri
 
 from metrics.script import UserError
 
+if TYPE_CHECKING:
+    from botocore.config import Config
+    from botocore.loaders import Loader
+
 DEFAULT_STACK = "image-pipeline"
 EMBEDDED_REGION = "us-east-1"
-EMBEDDED_CREDENTIALS = {  # they open nothing but the embedded cloud
-    "AWS_ACCESS_KEY_ID": "EMBEDDED",
-    "AWS_SECRET_ACCESS_KEY": "embedded",
-    "AWS_SESSION_TOKEN": "embedded",
-}
+EMBEDDED_CREDENTIALS = dict.fromkeys(  # they open nothing but the embedded cloud
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), "EMBEDDED"
+)
 POOL_CONNECTIONS = 32
 
 
@@ -97,6 +93,9 @@ def cloud_of(args: argparse.Namespace) -> Cloud:
 
 def make_client(cloud: Cloud, service: str):
     """A boto3 client. The embedded cloud's knows nothing of the user's AWS configuration."""
+    import boto3  # a tenth of a second, which --help does not need
+    from botocore.config import Config
+
     config = Config(
         retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=POOL_CONNECTIONS
     )
@@ -108,6 +107,7 @@ def make_client(cloud: Cloud, service: str):
                 s3={"addressing_style": "path"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
+                proxies={} if _is_this_machine(cloud.endpoint_url) else None,
             )
         )
     if cloud.name == "aws":
@@ -118,27 +118,34 @@ def make_client(cloud: Cloud, service: str):
 
 def _check_endpoint(url: str) -> None:
     """Raise UserError for what boto3 would refuse with a traceback, or misunderstand."""
+    from botocore.utils import is_valid_uri
+
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.port != 0 and is_valid_uri(url)
     except ValueError:  # a port or an IPv6 address that is none
         valid = False
     if not valid:
-        raise UserError(f"{url!r} is no endpoint URL such as http://127.0.0.1:5000")
+        *credentials, address = url.rpartition("@")
+        shown = f"***@{address}" if any(credentials) else url
+        raise UserError(f"{shown!r} is no endpoint URL such as http://127.0.0.1:5000")
 
 
-def _embedded_client(endpoint_url: str | None, service: str, config: Config):
+def _embedded_client(endpoint_url: str | None, service: str, config: "Config"):
     if not endpoint_url:
         raise UserError(
             "no embedded cloud is running for this script: start lambda_function/embedded_cloud.py "
             "and set AWS_ENDPOINT_URL to the line it prints, or use --cloud aws"
         )
-    host = urlsplit(endpoint_url).hostname
-    if not _is_loopback(host):
+    if not _is_loopback(urlsplit(endpoint_url).hostname):
         raise UserError(
             f"{endpoint_url} is not on this machine (a numeric loopback address such as "
             "127.0.0.1); for any other endpoint use --cloud aws"
         )
+    import boto3
+    import botocore.session
+    from botocore.config import Config
+
     core = botocore.session.Session(
         session_vars={  # no profile and no files: nothing of the user's AWS configuration counts
             "profile": (None, None, None, None),
@@ -154,17 +161,17 @@ def _embedded_client(endpoint_url: str | None, service: str, config: Config):
         aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         aws_session_token=EMBEDDED_CREDENTIALS["AWS_SESSION_TOKEN"],
-        config=config.merge(
-            Config(proxies={}, use_fips_endpoint=False, use_dualstack_endpoint=False)
-        ),
+        config=config.merge(Config(use_fips_endpoint=False, use_dualstack_endpoint=False)),
     )
     client.meta.events.register("before-send", _refuse_other_hosts)
     return client
 
 
 @cache
-def _service_models() -> Loader:
+def _service_models() -> "Loader":
     """Read once for all clients: they are a tenth of a second each."""
+    from botocore.loaders import create_loader
+
     return create_loader()
 
 
@@ -181,8 +188,16 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
+def _is_this_machine(url: str) -> bool:
+    """Then no proxy of the environment is meant, whatever NO_PROXY says."""
+    host = urlsplit(url).hostname
+    return host == "localhost" or _is_loopback(host)
+
+
 def find_stack(cloudformation, stack: str) -> dict | None:
     """The description of a stack; None when there is none of that name."""
+    from botocore.exceptions import ClientError
+
     try:
         (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:

@@ -22,7 +22,6 @@ import importlib.util
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -66,7 +65,7 @@ def embedded_cloud(
         *("--runtime-client", runtime_client or default_runtime_client()),
         *(["--faults", faults] if faults else []),
     ]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # nosec B603 # this script, no shell; its flags were checked
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -138,7 +137,7 @@ def serve(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
         server, functions = start_server(args, Path(folder))
         try:
-            cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.port}", stack=args.stack)
+            cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.bind_addr[1]}", stack=args.stack)
             if not args.empty:
                 deploy_stack(cloud)
             if args.faults:
@@ -154,8 +153,7 @@ def serve(args: argparse.Namespace) -> int:
             stop.wait()
         finally:
             functions.stop()
-            server.shutdown()
-            server.server_close()
+            server.stop()
     if args.faults:
         print(args.faults, file=sys.stderr)
     return DONE
@@ -171,45 +169,34 @@ def forget_aws_configuration() -> None:
 
 def start_server(args: argparse.Namespace, folder: Path):
     """moto behind a local HTTP server, and the service that runs its functions."""
-    import logging
-
-    from moto.moto_server.werkzeug_app import MotoRequestHandler
-    from werkzeug.serving import make_server
-
     from lambda_function.faults import UnreliableLambda, UnreliableS3
+    from lambda_function.http_server import http_server
     from lambda_function.lambda_runtime import Host, LambdaService, runtime_client_code
     from lambda_function.moto_gaps import MotoCloud
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
     moto_cloud = MotoCloud()
     moto_cloud.install()
     try:
-        listening = socket.create_server((LOOPBACK, args.port))
+        server = http_server(LOOPBACK, args.port)
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen on port {args.port}: {error}; choose another") from error
-    with listening:
-        server = make_server(
-            *listening.getsockname(),
-            moto_cloud,
-            threaded=True,
-            request_handler=MotoRequestHandler,
-            fd=listening.fileno(),
-        )
+    port = server.bind_addr[1]
     host = Host(
         folder=folder,
         runtime_folder=link_runtime_packages(folder / "runtime"),
         client_code=runtime_client_code(folder / "runtime", args.runtime_client),
-        endpoint_url=f"http://{LOOPBACK}:{server.port}",
+        endpoint_url=f"http://{LOOPBACK}:{port}",
         concurrency=args.concurrency,
         write_log=moto_cloud.write_log,
         send_failure=moto_cloud.send_failure,
     )
     if args.faults:
         moto_cloud.lambda_service = UnreliableLambda(host, args.faults)
-        server.app = UnreliableS3(moto_cloud, args.faults, moto_cloud.lambda_service)
+        server.wsgi_app = UnreliableS3(moto_cloud, args.faults, moto_cloud.lambda_service)
     else:
         moto_cloud.lambda_service = LambdaService(host)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.wsgi_app = moto_cloud
+    threading.Thread(target=server.serve, daemon=True).start()
     return server, moto_cloud.lambda_service
 
 

@@ -5,6 +5,7 @@ the same seed has the same faults, whatever the order in which concurrent functi
 """
 
 import contextlib
+import errno
 import io
 import json
 import random
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from lambda_function.http_server import CONNECTION
 from lambda_function.lambda_runtime import FunctionConfig, Host, LambdaService
 
 
@@ -83,7 +85,8 @@ class Faults:
     def _draw(self, subject: str) -> random.Random:
         with self._lock:
             self._asked[subject] += 1
-            return random.Random(f"{self.seed} {subject} {self._asked[subject]}")
+            source = f"{self.seed} {subject} {self._asked[subject]}"
+            return random.Random(source)  # nosec B311 # faults are to repeat
 
     def _first_of(self, kinds: Iterable[str], draw: random.Random) -> str:
         for kind in kinds:
@@ -158,8 +161,8 @@ class UnreliableS3:
         if kind in OF_FUNCTIONS:
             environment.end_early(timed_out=kind == "timeout")
         with contextlib.suppress(OSError):  # it is closed already
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        raise ConnectionResetError  # which the server takes for a client that is gone
+            environ[CONNECTION].shutdown(socket.SHUT_RDWR)
+        raise ConnectionResetError(errno.ECONNRESET, kind)  # as if the client were gone
 
 
 def _application_id(environ: dict) -> str:

@@ -1,6 +1,6 @@
 """The cloud arm: an S3 event -> picture -> output JPEG and one metrics row.
 
-Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round, sha256)
+Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round, sha256, followers)
 Writes  s3://$OUTPUT_BUCKET/processed/<output name>  and the row, see metrics_log.py
 
 A picture that cannot be processed is an `error` row and the invocation succeeds. A fault of S3
@@ -8,6 +8,7 @@ makes it fail, so that Lambda retries it; doing a picture twice changes nothing.
 """
 
 import json
+import math
 import os
 import threading
 import time
@@ -19,9 +20,17 @@ from urllib.parse import unquote_plus, urlsplit
 import boto3
 from botocore.config import Config
 
-from lambda_function.image_transform import measure_picture, output_name, warm_up
+from lambda_function.image_transform import (
+    MOST_BYTES,
+    measure_picture,
+    output_name,
+    stays_inside,
+    warm_up,
+)
 from lambda_function.metrics_log import (
+    INPUT_PREFIX,
     PARALLEL_READS,
+    PROCESSED_PREFIX,
     MetricRow,
     append_rows,
     put_row,
@@ -29,13 +38,17 @@ from lambda_function.metrics_log import (
     utc_now,
 )
 
-INPUT_PREFIX = "input/"
-PROCESSED_PREFIX = "processed/"
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
 CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a user is called so
 
+# An append takes 7 requests, whatever the number of rows. So an environment that is busy makes one
+# from time to time only, and leaves its rows to the next: its own, or that of the pass's end.
+APPEND_EVERY_S = 2.0
+LAST_OF_PASS = 8  # pictures with fewer followers: perhaps no other comes after, so they append
+
 _is_cold = True
+_last_append = -math.inf  # by time.monotonic()
 _counting = threading.Lock()  # rows are read in parallel
 _s3_requests: Counter[str] = Counter()  # by operation, since the last invocation's log line
 
@@ -69,23 +82,27 @@ if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # in Lambda: in the init phase, befo
 
 def lambda_handler(event: dict, context) -> dict:
     """Process every record of an S3 event; returns how many were done, failed and refused."""
-    global _is_cold
+    global _is_cold, _last_append
     start, cold, _is_cold = time.perf_counter(), _is_cold, False
     s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
     counts = {"ok": 0, "error": 0, "refused": 0, "canary": 0, "appended": 0}
+    may_be_last = False
     for record in event.get("Records", []):
         if reason := refusal(record, output_bucket):
             counts["refused"] += 1
             print(json.dumps({"refused": reason, "request_id": context.aws_request_id}))
             continue
-        row = process_record(s3, record, output_bucket, cold, context.aws_request_id)
+        row, followers = process_record(s3, record, output_bucket, cold, context.aws_request_id)
         cold = False
         if row.run_id == CANARY_RUN:
             counts["canary"] += 1
             continue
         put_row(s3, output_bucket, row)
         counts[row.status] += 1
-    if counts["ok"] or counts["error"]:
+        may_be_last |= followers < LAST_OF_PASS
+    is_due = time.monotonic() - _last_append >= APPEND_EVERY_S
+    if (counts["ok"] or counts["error"]) and (is_due or may_be_last):
+        _last_append = time.monotonic()
         counts["appended"] = append_rows(
             s3, output_bucket, lambda: context.get_remaining_time_in_millis() / 1000
         )
@@ -108,6 +125,8 @@ def refusal(record: dict, output_bucket: str) -> str:
         return f"{record['eventName']} is not the creation of an object"
     if not key.startswith(INPUT_PREFIX) or key.endswith("/"):
         return f"s3://{bucket}/{key} is not a picture under {INPUT_PREFIX}"
+    if not stays_inside(key.removeprefix(INPUT_PREFIX)):
+        return f"s3://{bucket}/{key} has a part that leads out of the folder of an output"
     return ""
 
 
@@ -118,25 +137,26 @@ def object_key(record: dict) -> str:
 
 def process_record(
     s3, record: dict, output_bucket: str, cold_start: bool, request_id: str
-) -> MetricRow:
-    """Store the output of the picture that `record` tells of; its row, not yet stored."""
+) -> tuple[MetricRow, int]:
+    """Store the output of the picture that `record` tells of. Returns its row, not yet stored, and
+    how many pictures were to be uploaded after it."""
     bucket, key = record["s3"]["bucket"]["name"], object_key(record)
     image_key = key.removeprefix(INPUT_PREFIX)
     timestamp = utc_now()
-    (data, metadata), fetch_ms = timed(fetch, s3, bucket, key)
+    (data, size, metadata), fetch_ms = timed(fetch, s3, bucket, key)
     measured = measure_picture(data, metadata.get("sha256", ""))
     store_ms = 0.0
     if measured.output is not None:
         target = PROCESSED_PREFIX + output_name(image_key)
         _, store_ms = timed(store, s3, output_bucket, target, measured.output)
-    return MetricRow.of(
+    row = MetricRow.of(
         measured,
         timestamp=timestamp,
         image_key=image_key,
-        orig_size=len(data),
+        orig_size=size,
         source="cloud",
         run_id=metadata.get("run-id", NO_RUN),
-        round=round_of(metadata),
+        round=number_in(metadata, "round", 1),
         fetch_ms=fetch_ms,
         store_ms=store_ms,
         cold_start=cold_start,
@@ -145,12 +165,13 @@ def process_record(
         environment=environment_of(s3),
         request_id=request_id,
     )
+    return row, number_in(metadata, "followers", 0)
 
 
-def round_of(metadata: dict[str, str]) -> int:
-    """1 for an object that was not put by upload_images_s3.py."""
-    text = metadata.get("round", "")
-    return int(text) if text.isdecimal() else 1
+def number_in(metadata: dict[str, str], name: str, default: int) -> int:
+    """`default` for an object that was not put by upload_images_s3.py."""
+    text = metadata.get(name, "")
+    return int(text) if text.isdecimal() else default
 
 
 def environment_of(s3) -> str:
@@ -159,10 +180,13 @@ def environment_of(s3) -> str:
     return "aws" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "embedded"
 
 
-def fetch(s3, bucket: str, key: str) -> tuple[bytes, dict[str, str]]:
-    """The picture's bytes and the metadata that it was uploaded with."""
+def fetch(s3, bucket: str, key: str) -> tuple[bytes | None, int, dict[str, str]]:
+    """The picture's bytes (None: too many to be read), their number, and the metadata that it was
+    uploaded with."""
     response = s3.get_object(Bucket=bucket, Key=key)
-    return response["Body"].read(), response["Metadata"]
+    with response["Body"] as body:
+        size = response["ContentLength"]
+        return (body.read() if size <= MOST_BYTES else None), size, response["Metadata"]
 
 
 def store(s3, bucket: str, key: str, jpeg: bytes) -> None:

@@ -7,9 +7,14 @@ Decisions that a result depends on:
   then still 1.5 times the target or more is resized with Hamming's filter, everything else with
   bicubic, Pillow's default.
 - EXIF orientation is applied; transparency is flattened on white; the first frame counts.
-- ICC profiles are not applied: the outputs stay equal to the published reference run's.
-- Formats that need an external program or library (EPS, WMF, FPX, MIC) or that Pillow can only
-  identify (BUFR, GRIB, HDF5, MPEG) are refused, so that no arm can read what the other cannot.
+- ICC profiles are neither applied nor kept; the numbers are taken for sRGB. The published reference
+  run did so, and only so are its outputs' sizes repeated to the byte. What it costs: pictures in a
+  wide gamut (Display P3, Adobe RGB) come out less saturated, alike in both arms. A broken or huge
+  profile can do no harm, since none is read.
+- Formats that need an external program or library (EPS, WMF, FPX, MIC), that Pillow can only
+  identify (BUFR, GRIB, HDF5, MPEG), or that may hold any of those inside (IPTC) are refused, so
+  that no arm can read what the other cannot, and no picture starts a program.
+- What is too large is refused before it is decoded; what takes too much all the same: limits.py.
 """
 
 import hashlib
@@ -20,16 +25,22 @@ import warnings
 from dataclasses import dataclass
 
 import PIL
-from PIL import Image, UnidentifiedImageError, features
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError, features
+
+from lambda_function.limits import MOST_MEMORY, TooSlow, limits
 
 TARGET_SIZE = (800, 600)
 JPEG_QUALITY = 80  # the reference run's setting; a change makes old results incomparable
 TRANSFORM_VERSION = "2"  # raise it when the output bytes of any picture change
 
-REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG"}
-# Decoded pixels; a transparent picture takes 12 bytes for each (measured), so that the largest
-# needs 1.5 GB: it fits the function's default memory, and both arms refuse the same pictures.
+REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}
+# Decoded pixels. They take up to 12 bytes each, in formats whose decoders hold several copies 16 to
+# 25 (measured, see tests/benchmarks/worst_pictures.py): so that what a header admits stays below
+# MOST_MEMORY, and both arms refuse the same pictures.
 MOST_PIXELS = 120_000_000
+MOST_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000}
+LONGEST_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
+MOST_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
 ORIENTATION_TAG = 0x0112
 TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,6 +60,8 @@ FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 # until one of nearly 32 MB was freed. This one is never touched, so it takes no memory. It saves up
 # to 20%, by the picture's size; Pillow's cache of blocks in its place costs 1 to 5% (measured).
 bytes(32 * 1024 * 1024 - 65536)
+# One processor a picture, as for all other formats: the arms have one for each worker.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow's warnings are about pictures that it does read: large ones, odd metadata. What claims more
 # than 179 megapixels, scaled or not, it refuses by itself before it decodes anything.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -81,8 +94,7 @@ def _fit(file: io.BytesIO) -> Image.Image:
                 # really ends, without which odd sizes are warped.
                 _, box = image.draft(None, (width, height))
                 resample = _filter_after_draft(box[2] / width, box[3] / height)
-        if image.width * image.height > MOST_PIXELS:
-            raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
+        _check_size(image)
         image.load()
         target = _stored_target(image)
         small = _eight_bit(image).resize(target, resample, box=box)
@@ -102,6 +114,12 @@ def _filter_after_draft(shrink_x: float, shrink_y: float) -> Image.Resampling:
     return Image.Resampling.BICUBIC if near else Image.Resampling.HAMMING
 
 
+def _check_size(image: Image.Image) -> None:
+    most = MOST_PIXELS_OF.get(image.format, MOST_PIXELS)
+    if image.width * image.height > most or max(image.size) > LONGEST_SIDE:
+        raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
+
+
 def _stored_target(image: Image.Image) -> tuple[int, int]:
     """TARGET_SIZE in the axes of the stored pixels: swapped where orientation turns them."""
     width, height = TARGET_SIZE
@@ -118,8 +136,10 @@ def _orientation(image: Image.Image) -> int:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """`image` in L, LA, RGB or RGBA: the modes whose resized pixels are the picture's colours.
 
-    L stays L until it is small; so does RGB, since converting RGB to RGB copies it for nothing.
+    It stays what it is of these until it is small: a conversion, even of RGB to RGB, copies it.
     """
+    if image.mode in ("LA", "RGBA"):
+        return image
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image
     if image.mode == "1" and not image.has_transparency_data:
@@ -153,7 +173,10 @@ def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
     elif low >= 0 and high <= 255:
         low, high = 0, 255
     scale = 255 / ((high - low) or 1)
-    return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")
+    stretched = (image if image.mode == "F" else image.convert("F")).point(
+        lambda value: value * scale - low * scale
+    )
+    return stretched.convert("L")
 
 
 def _flat_rgb(image: Image.Image) -> Image.Image:
@@ -174,6 +197,8 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that can be read here"
+    if isinstance(error, MemoryError):
+        return f"decoding it takes more than {MOST_MEMORY // 2**20} MB of memory"
     text = re.sub(r"\s+", " ", re.sub(r"0x[0-9a-fA-F]+", "0x", str(error))).strip()
     return f"{type(error).__name__}: {text}"[:200]
 
@@ -189,27 +214,40 @@ class Measurement:
     cpu_ms: float
 
 
-def measure_transform(data: bytes) -> Measurement:
+def measure_transform(data: bytes | None) -> Measurement:
     """Times `transform_image(data)` and nothing else: both arms take their proc_ms from here.
 
-    `proc_ms` is wall time; `cpu_ms` is the process's CPU time over the same interval.
+    `proc_ms` is wall time; `cpu_ms` is the process's CPU time over the same interval. `data` is
+    None for a file of more than MOST_BYTES, which is not read.
     """
+    if data is None:
+        error = f"UnreadableImage: a file of more than {MOST_BYTES:,} bytes is too large to decode"
+        return Measurement(None, "", error, 0.0, 0.0)
     output, error = None, ""
-    wall, cpu = time.perf_counter(), time.process_time()
+    start = end = _clocks()
     try:
-        output = transform_image(data)
-    except UnreadableImage as problem:
-        error = f"UnreadableImage: {problem}"
-    cpu_ms = (time.process_time() - cpu) * 1000
-    proc_ms = (time.perf_counter() - wall) * 1000
+        with limits(len(data)):
+            start = _clocks()
+            try:
+                output = transform_image(data)
+            finally:
+                end = _clocks()
+    except (UnreadableImage, TooSlow) as problem:
+        output, error = None, f"UnreadableImage: {problem}"
+    proc_ms, cpu_ms = (round((b - a) * 1000, 3) for a, b in zip(start, end, strict=True))
     digest = hashlib.sha256(output).hexdigest() if output is not None else ""
-    return Measurement(output, digest, error, round(proc_ms, 3), round(cpu_ms, 3))
+    return Measurement(output, digest, error, proc_ms, cpu_ms)
 
 
-def measure_picture(data: bytes, sha256: str) -> Measurement:
+def _clocks() -> tuple[float, float]:
+    """Wall and CPU time in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def measure_picture(data: bytes | None, sha256: str) -> Measurement:
     """As measure_transform(); but an error when `data` has another hash than was listed before the
     run: then the arms could be given different pictures. An empty `sha256` is not known."""
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+    if sha256 and data is not None and hashlib.sha256(data).hexdigest() != sha256:
         return Measurement(None, "", "ChangedPicture: not the bytes that were listed", 0.0, 0.0)
     return measure_transform(data)
 
@@ -232,3 +270,12 @@ def output_name(image_key: str) -> str:
     """Name of the JPEG made from `image_key`: the key itself, with `.jpg` added to other types."""
     is_jpeg = image_key.lower().endswith((".jpg", ".jpeg"))
     return image_key if is_jpeg else f"{image_key}.jpg"
+
+
+def stays_inside(image_key: str) -> bool:
+    """Whether the key is a plain path below a folder: no part of it is empty, `.` or `..`.
+
+    Keys of files always are. An object that somebody else put into the bucket may have any, and
+    where a client, or a copy to disk, takes it for a path, its output would lie elsewhere.
+    """
+    return all(part not in ("", ".", "..") for part in image_key.split("/"))

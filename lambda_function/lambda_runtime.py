@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from socketserver import TCPServer
 
 RETRY_WAITS_S = (1, 2)  # AWS waits one and two minutes
 INIT_LIMIT_S = 10  # AWS ends a longer init phase and starts it anew under the function's time-out
@@ -335,7 +336,7 @@ class Environment(threading.Thread):
 
     def _start_process(self) -> None:
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 # this interpreter, no shell
                 [sys.executable, "-I", "-S", "-B", "-c", self._function.host.client_code],
                 cwd=self._function.folder / "task",
                 env=self._variables(),
@@ -532,10 +533,13 @@ class RuntimeApi:
             def log_message(self, *_: object) -> None:
                 """No access log."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            server_bind = TCPServer.server_bind  # HTTPServer's asks the resolver for a host name
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=[0.2], daemon=True).start()
-        self.address = f"127.0.0.1:{self._server.server_port}"
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
 
     def give(self, invocation: Invocation, config: FunctionConfig) -> None:
         self._events.put((invocation, config))

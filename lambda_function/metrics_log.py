@@ -21,7 +21,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,8 @@ from botocore.exceptions import ClientError
 
 from lambda_function.image_transform import Measurement, transform_id
 
+INPUT_PREFIX = "input/"  # in the input bucket
+PROCESSED_PREFIX = "processed/"
 CSV_KEY = "metrics/lambda_metrics.csv"
 LEASE_KEY = "metrics/lambda_metrics.lease"
 ROWS_PREFIX = "metrics/rows/"
@@ -169,7 +171,7 @@ def put_row(s3, bucket: str, row: MetricRow) -> None:
             return
         # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
         # is found to be in the CSV already and dropped.
-        time.sleep(random.uniform(0, LONGEST_WAIT_S))
+        time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
 
 
 def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
@@ -178,16 +180,16 @@ def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
     Returns early, leaving the rest to the next caller, when somebody else holds the lease or when
     less than STOP_BEFORE_S remains.
     """
-    appended = 0
+    appended, no_rows = 0, set()
     while time_left_s() > STOP_BEFORE_S and _take_lease(s3, bucket):
         try:
-            keys = pending_rows(s3, bucket)
-            appended += _append_objects(s3, bucket, keys, time_left_s)
+            found = _read_pending(s3, bucket, no_rows)
+            appended += _append(s3, bucket, found, time_left_s)
         finally:
             s3.delete_object(Bucket=bucket, Key=LEASE_KEY)
-        # Once more: a writer that found the lease taken relies on its holder to see its row.
-        left = pending_rows(s3, bucket)
-        if not left or left == keys:  # equal: only objects that are no rows remain
+        # Once more: a writer that found the lease taken relies on its holder to see its row, also
+        # one whose picture came twice and has its row object there again.
+        if not pending_rows(s3, bucket, no_rows):
             break
     return appended
 
@@ -195,26 +197,47 @@ def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
 def append_leftovers(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
     """Append all row objects without the lease, for who has seen that nobody else does: its holder
     may have died. Returns how many rows this call appended."""
-    appended, before = 0, None
-    while (keys := pending_rows(s3, bucket)) not in ([], before) and time_left_s() > STOP_BEFORE_S:
-        appended += _append_objects(s3, bucket, keys, time_left_s)
-        before = keys
+    appended, no_rows = 0, set()
+    while time_left_s() > STOP_BEFORE_S and (found := _read_pending(s3, bucket, no_rows)):
+        appended += _append(s3, bucket, found, time_left_s)
     return appended
 
 
-def pending_rows(s3, bucket: str) -> list[str]:
-    """Keys of row objects that wait to be appended, one page at most."""
-    page = s3.list_objects_v2(Bucket=bucket, Prefix=ROWS_PREFIX, MaxKeys=BATCH_ROWS)
-    return [entry["Key"] for entry in page.get("Contents", [])]
+def pending_rows(s3, bucket: str, no_rows: Collection[str] = ()) -> list[str]:
+    """Keys of row objects that wait to be appended, one page at most. Objects that are known to be
+    `no_rows` are passed over, also when they fill pages."""
+    after = ROWS_PREFIX
+    while True:
+        page = s3.list_objects_v2(
+            Bucket=bucket, Prefix=ROWS_PREFIX, MaxKeys=BATCH_ROWS, StartAfter=after
+        )
+        keys = [entry["Key"] for entry in page.get("Contents", [])]
+        waiting = [key for key in keys if key not in no_rows]
+        if waiting or not page["IsTruncated"]:
+            return waiting
+        after = keys[-1]
 
 
-def _append_objects(s3, bucket: str, keys: list[str], time_left_s: Callable[[], float]) -> int:
-    """Rows newly in the CSV, after which their objects are gone."""
-    with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        bodies = pool.map(lambda key: read_object(s3, bucket, key), keys)
-        found = {
-            key: row for key, body in zip(keys, bodies, strict=True) if (row := _read(key, body))
-        }
+def _read_pending(s3, bucket: str, no_rows: set[str]) -> dict[str, MetricRow]:
+    """Rows that wait, by the keys of their objects, a page at most; empty when there are none. Adds
+    to `no_rows` the keys of other objects."""
+    found = {}
+    while not found and (keys := pending_rows(s3, bucket, no_rows)):
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            bodies = list(pool.map(lambda key: read_object(s3, bucket, key), keys))
+        for key, body in zip(keys, bodies, strict=True):
+            if body is None:  # appended by another
+                continue
+            try:
+                found[key] = rows_from_csv(body.data.decode())[0]
+            except (ValueError, IndexError, csv.Error) as error:
+                log.error("%s is not a row and stays where it is: %s", key, error)
+                no_rows.add(key)
+    return found
+
+
+def _append(s3, bucket: str, found: dict[str, MetricRow], time_left_s: Callable[[], float]) -> int:
+    """How many of the `found` rows are newly in the CSV, after which their objects are gone."""
     while found and time_left_s() > STOP_BEFORE_S:
         current = read_object(s3, bucket, CSV_KEY)
         text = current.data.decode() if current else HEADER
@@ -225,17 +248,8 @@ def _append_objects(s3, bucket: str, keys: list[str], time_left_s: Callable[[], 
         if not new or put_if(s3, bucket, CSV_KEY, whole, "text/csv", **condition):
             delete_objects(s3, bucket, list(found))
             return len(new)
-        time.sleep(random.uniform(0, LONGEST_WAIT_S))
+        time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
     return 0
-
-
-def _read(key: str, body: "StoredObject | None") -> MetricRow | None:
-    """The row in a row object; None when it is gone (appended by another) or not a row."""
-    try:
-        return rows_from_csv(body.data.decode())[0] if body else None
-    except (ValueError, IndexError, csv.Error) as error:
-        log.error("%s is not a row and stays where it is: %s", key, error)
-        return None
 
 
 def _ids_of_csv(text: str, bucket: str) -> set[RowId]:
@@ -272,27 +286,24 @@ def _unusable(bucket: str) -> str:
 def _take_lease(s3, bucket: str) -> bool:
     """Whether this caller may append now. A lease whose holder seems dead is taken over."""
     me = uuid.uuid4().hex
-    if put_if(s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, IfNoneMatch="*"):
-        return True
-    try:
-        lease = s3.head_object(Bucket=bucket, Key=LEASE_KEY)
-    except ClientError as error:
-        if is_missing(error):  # just given back; its holder is about to look once more
+    condition = {"IfNoneMatch": "*"}
+    while not put_if(s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, **condition):
+        try:
+            lease = s3.head_object(Bucket=bucket, Key=LEASE_KEY)
+        except ClientError as error:
+            if is_missing(error):  # just given back; its holder is about to look once more
+                return False
+            raise
+        if lease["Metadata"].get("holder") == me:  # a retried PUT whose first try was carried out
+            return True
+        # Both times are the server's own, so that a wrong clock here takes no lease away.
+        headers = lease["ResponseMetadata"]["HTTPHeaders"]
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        if (now - lease["LastModified"]).total_seconds() < LEASE_S:
             return False
-        raise
-    if lease["Metadata"].get("holder") == me:  # a retried PUT whose first try was carried out
-        return True
-    # Both times are the server's own, so that a wrong clock here takes no lease away.
-    headers = lease["ResponseMetadata"]["HTTPHeaders"]
-    now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-    if (now - lease["LastModified"]).total_seconds() < LEASE_S:
-        return False
-    taken = put_if(
-        s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, IfMatch=lease["ETag"]
-    )
-    if taken:
-        log.warning("took over a lease of %s", lease["LastModified"])
-    return taken
+        log.warning("taking over a lease of %s", lease["LastModified"])
+        condition = {"IfMatch": lease["ETag"]}
+    return True
 
 
 # --- S3, as far as appending needs it -------------------------------------------------------------
@@ -342,10 +353,8 @@ def delete_objects(s3, bucket: str, keys: list[str]) -> None:
     for start in range(0, len(keys), BATCH_ROWS):
         batch = [{"Key": key} for key in keys[start : start + BATCH_ROWS]]
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-        if errors := answer.get("Errors"):
-            raise MetricsLogError(
-                f"s3://{bucket}/{errors[0]['Key']} could not be deleted: {errors[0]['Code']}"
-            )
+        for error in answer.get("Errors", []):  # of S3's making they pass; others are raised here
+            s3.delete_object(Bucket=bucket, Key=error["Key"])
 
 
 def status_of(error: ClientError) -> int:

@@ -8,10 +8,12 @@ What is filled                                because moto
 - S3: events after the request, one for a     sends them inside the PUT, before the metadata is
   multipart upload, with AWS's fields         set, twice for multipart, no `sequencer`, with %2F
 - keys with a new line in them                answers 404
+- its folder is listed once                   does that for each request
 - one request at a time                       checks a condition (If-Match) and then writes without
                                               a lock, and closes objects under their readers
 """
 
+import html
 import io
 import json
 import threading
@@ -20,9 +22,9 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote_plus
-from xml.sax.saxutils import escape
 
 import moto.awslambda.models
+import moto.backends
 import moto.s3.models
 import moto.s3.notifications
 from moto.awslambda.exceptions import UnknownFunctionException
@@ -89,6 +91,7 @@ class MotoCloud:
         replace(moto.s3.notifications, "send_event", lambda _: self._send_event)
         replace(LambdaFunction, "invoke", lambda _: self._invoke_of())
         replace(RegexConverter, "__init__", _with_new_lines)
+        replace(moto.backends, "list_of_moto_modules", _once)
         moto_stacks.install()
         moto_roles.install()
 
@@ -216,10 +219,15 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
 
 
 def _server_error(error: OSError) -> tuple[tuple, list[bytes]]:
-    reason = escape(f"the embedded cloud: {error.strerror or error}")
+    reason = html.escape(f"the embedded cloud: {error.strerror or error}")
     body = f"<Error><Code>InternalError</Code><Message>{reason}</Message></Error>".encode()
     headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
     return ("500 Internal Server Error", headers), [body]
+
+
+def _once(original: Callable) -> Callable:
+    modules = list(original())  # moto lists its folder anew for each request
+    return lambda: modules
 
 
 def _with_new_lines(original: Callable) -> Callable:

@@ -6,12 +6,13 @@ checked, and a bucket policy's condition on TLS is not either: nothing leaves th
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable
 
 import xmltodict
 from moto.core.authorization import ActionAuthenticatorMixin
-from moto.iam.access_control import IAMPolicy, PermissionResult
+from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionResult
 from moto.iam.models import iam_backends
 from moto.s3.models import FakeBucket, s3_backends
 from moto.s3.responses import S3Response
@@ -29,6 +30,7 @@ def install() -> None:
     replace(ActionAuthenticatorMixin, "_authenticate_and_authorize_action", lambda _: _authorize)
     replace(S3Response, "_bucket_response_delete_keys", _each_key_authorized)
     replace(FakeBucket, "get_permission", _without_tls)
+    replace(IAMPolicyStatement, "_match", lambda _: staticmethod(_matches))
 
 
 def credentials_of(role_arn: str, function_name: str) -> dict[str, str]:
@@ -57,6 +59,14 @@ def role_allows(role_arn: str, action: str, resource: str) -> bool:
     texts = [text for role in roles if role.arn == role_arn for text in role.policies.values()]
     results = {IAMPolicy(text).is_action_permitted(action, resource) for text in texts}
     return PermissionResult.PERMITTED in results and PermissionResult.DENIED not in results
+
+
+def _matches(pattern: str, text: str) -> re.Match | None:
+    """IAM's wildcards: `*` and `?` stand for any characters, and all others for themselves. In
+    moto's matching, the pattern is a regular expression, in which a new line in a key is none."""
+    wildcards = {"*": ".*", "?": "."}
+    expression = "".join(wildcards.get(character) or re.escape(character) for character in pattern)
+    return re.fullmatch(expression, text, re.DOTALL)
 
 
 def _sessions() -> list[AssumedRole]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lambda_function.handler import INPUT_PREFIX, PROCESSED_PREFIX
+from lambda_function.metrics_log import INPUT_PREFIX, PROCESSED_PREFIX
 from lambda_function.stack import Site, bucket_exists, delete_stack, is_own_bucket, is_package
 from metrics.script import UserError
 

@@ -115,7 +115,7 @@ def template() -> dict:
         return loader.construct_sequence(node, deep=True)
 
     Loader.add_multi_constructor("!", plain)
-    return yaml.load(TEMPLATE.read_text(), Loader)
+    return Loader(TEMPLATE.read_text()).get_single_data()
 
 
 def parameters_for(found: dict | None, chosen: dict[str, str]) -> dict[str, str]:

@@ -5,9 +5,12 @@ on the data, such as "2,000 of 9,000 pictures are drawn". Chart.draw adds head a
 """
 
 import io
+import itertools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from metrics.chart_style import (
+    DARK,
     DPI,
     LIGHT,
     SMALL,
@@ -47,8 +51,10 @@ from metrics.chart_style import (
 )
 from metrics.findings import counted
 from metrics.interval import RatioEstimate
+from metrics.machine import available_cpus
 from metrics.stability import NEIGHBOURS, residuals
 from metrics.summary import PHASES, Comparison
+from onprem_images.worker_pool import results, worker_pool
 
 EQUAL_GREY = "#808080"  # a picture that took as long in both
 PHASE_KINDS = ("fetch", "process", "store")
@@ -89,6 +95,31 @@ class Chart:
         axes_rect = (0, foot, 1, 1 - foot - head_inches / self.height_inches)
         figure.set_layout_engine("constrained", rect=axes_rect, w_pad=0.12)
         return figure
+
+
+# How a chart is drawn: theme, and whether it stands alone.
+VARIANTS = {"light": (LIGHT, False), "dark": (DARK, False), "alone": (LIGHT, True)}
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # elsewhere forking is not safe
+
+_comparison: Comparison | None = None  # what a process draws, see draw_charts
+
+
+def draw_charts(comparison: Comparison) -> dict[tuple[str, str], bytes]:
+    """PNG files by name and variant, drawn on all processors: it is most of the time of judging."""
+    tasks = itertools.product([chart.name for chart in CHARTS], VARIANTS)
+    workers = available_cpus()
+    with worker_pool(workers, partial(_set_comparison, comparison), START_METHOD) as pool:
+        return dict(results(pool, _draw_variant, tasks))
+
+
+def _set_comparison(comparison: Comparison) -> None:
+    global _comparison
+    _comparison = comparison
+
+
+def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
+    (chart,) = (chart for chart in CHARTS if chart.name == name)
+    return (name, variant), chart_png(_comparison, chart, *VARIANTS[variant])
 
 
 def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:

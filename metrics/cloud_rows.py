@@ -1,19 +1,22 @@
 """The cloud arm's rows, as this machine sees them in the output bucket."""
 
+import contextlib
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as CannotConnect
 from tqdm import tqdm
 
-from lambda_function.handler import PROCESSED_PREFIX
 from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
     CSV_KEY,
     HEADER,
     PARALLEL_READS,
+    PROCESSED_PREFIX,
     MetricRow,
     MetricsLogError,
     RowId,
@@ -21,9 +24,10 @@ from lambda_function.metrics_log import (
     is_missing,
     read_object,
     rows_of_csv,
+    status_of,
 )
 from metrics.files import cloud_output_path, write_whole
-from metrics.script import UserError
+from metrics.script import UserError, cloud_problem
 
 MANIFESTS_PREFIX = "metrics/manifests/"
 POLL_S = 0.5
@@ -49,8 +53,9 @@ def wait_for_rows(
 
     When rows stop coming, and before giving up, what is durable is appended from here (the function
     that was appending may have died), after `settle_failures` has made error rows for those of the
-    missing that the function failed on. After `timeout_s`, raises UserError that
-    names the missing; with `allow_partial` says so on stderr and returns what there is.
+    missing that the function failed on. Faults of the cloud that may pass are waited out. After
+    `timeout_s`, raises UserError that names the missing; with `allow_partial` says so on stderr and
+    returns what there is.
     """
     found: dict[RowId, MetricRow] = {}
     end = time.monotonic() + timeout_s
@@ -76,9 +81,11 @@ def wait_for_rows(
             if news:
                 last_news = time.monotonic()
             if gave_last_chance or time.monotonic() - last_news > STALLED_S:
-                if settle_failures:
-                    settle_failures(expected - found.keys())
-                append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
+                with _faults_waited_out():
+                    if settle_failures:
+                        settle_failures(expected - found.keys())
+                with _faults_waited_out():
+                    append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
                 last_news = time.monotonic()
             else:
                 time.sleep(min(POLL_S, left_s))
@@ -91,26 +98,43 @@ def time_left_s(limit_s: float) -> Callable[[], float]:
 
 
 def new_rows(s3, bucket: str) -> Iterator[list[MetricRow]]:
-    """Rows appended since the last look, without reading the CSV again from its start."""
+    """Rows appended since the last look, without reading the CSV again from its start; none when a
+    look failed in a way that may pass."""
     offset = 0
     while True:
-        size = _csv_size(s3, bucket)
-        if size < offset:  # cleaned meanwhile
-            offset = 0
-        if size == offset:
-            yield []
-            continue
-        answer = s3.get_object(Bucket=bucket, Key=CSV_KEY, Range=f"bytes={offset}-{size - 1}")
-        text = answer["Body"].read().decode(errors="replace")
-        try:
-            rows = rows_of_csv(HEADER + text if offset else text, bucket)
-        except MetricsLogError:
-            if offset == 0:
-                raise
-            offset = 0  # cleaned meanwhile and longer again: begin anew
-            continue
+        rows = []
+        with _faults_waited_out():
+            rows, offset = _rows_since(s3, bucket, offset)
         yield rows
-        offset = size
+
+
+def _rows_since(s3, bucket: str, offset: int) -> tuple[list[MetricRow], int]:
+    """Rows of the CSV from a byte on, and its size."""
+    size = _csv_size(s3, bucket)
+    if size < offset:  # cleaned meanwhile
+        offset = 0
+    if size == offset:
+        return [], size
+    answer = s3.get_object(Bucket=bucket, Key=CSV_KEY, Range=f"bytes={offset}-{size - 1}")
+    text = answer["Body"].read().decode(errors="replace")
+    try:
+        return rows_of_csv(HEADER + text if offset else text, bucket), size
+    except MetricsLogError:
+        if offset == 0:
+            raise
+        return _rows_since(s3, bucket, 0)  # cleaned meanwhile and longer again: begin anew
+
+
+@contextlib.contextmanager
+def _faults_waited_out() -> Iterator[None]:
+    """Goes on after an error of the cloud or the network: the rows are durable, and can be had when
+    it is over. Any other error is raised."""
+    try:
+        yield
+    except (ClientError, HTTPClientError, CannotConnect) as error:
+        if isinstance(error, ClientError) and status_of(error) < 500:
+            raise
+        print(f"still waiting after: {cloud_problem(error)}", file=sys.stderr)
 
 
 def _csv_size(s3, bucket: str) -> int:
@@ -133,7 +157,9 @@ def missing_message(missing: set[RowId], expected: int, timeout_s: float) -> str
 
 
 def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
-    """The run's rows in the bucket's CSV; says on stderr how many of other runs it left out."""
+    """The run's rows in the bucket's CSV, once those that wait are appended; says on stderr how
+    many of other runs it left out."""
+    append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         raise UserError(f"s3://{bucket}/{CSV_KEY} does not exist: no picture was processed yet")

@@ -13,7 +13,7 @@ from functools import partial
 from botocore.exceptions import ClientError
 
 from lambda_function.cloud import Buckets, Cloud, make_client
-from lambda_function.handler import INPUT_PREFIX, environment_of, object_key, round_of
+from lambda_function.handler import INPUT_PREFIX, environment_of, number_in, object_key
 from lambda_function.metrics_log import MetricRow, RowId, is_missing, put_row
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
@@ -36,14 +36,15 @@ def rows_of_failures(
 ) -> list[MetricRow]:
     """Make an `error` row durable for each missing picture that the queue tells of.
 
-    Messages about them are deleted, others stay: they are of another run, or of another user.
+    Messages about them alone are deleted, others stay: they are of another run or another user.
     """
     rows = []
     for message in receive(sqs, queue_url):
-        found = [row for row in _rows(s3, message["Body"], buckets) if row.id in missing]
+        told_of = _rows(s3, message["Body"], buckets)
+        found = [row for row in told_of if row.id in missing]
         for row in found:
             put_row(s3, buckets.output, row)
-        if found:
+        if found and found == told_of:
             sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         rows += found
     return rows
@@ -102,7 +103,7 @@ def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
         proc_ms=0.0,
         source="cloud",
         run_id=stored["Metadata"].get("run-id", ""),
-        round=round_of(stored["Metadata"]),
+        round=number_in(stored["Metadata"], "round", 1),
         status="error",
         error=f"LambdaFailure: {context.get('condition')} after {tries} tries: {reason}",
         cpu_ms=0.0,

@@ -94,7 +94,7 @@ def collect_invocations(
 
 
 def _read(logs, log_group: str, request_ids: set[str], since_ms: int) -> list[Invocation]:
-    invocations, requests = [], {}
+    invocations, counted = [], {}
     pages = logs.get_paginator("filter_log_events").paginate(
         logGroupName=log_group,
         startTime=since_ms,
@@ -107,8 +107,8 @@ def _read(logs, log_group: str, request_ids: set[str], since_ms: int) -> list[In
                 if one.request_id in request_ids:
                     invocations.append(one)
             elif (line := _json(message)).get("request_id") in request_ids:
-                requests.setdefault(line["request_id"], []).append(line.get("s3_requests", {}))
-    return [_with_requests(one, requests) for one in invocations]
+                counted.setdefault(line["request_id"], []).append(line.get("s3_requests", {}))
+    return [_with_requests(one, counted) for one in invocations]
 
 
 def _json(message: str) -> dict:
@@ -119,9 +119,9 @@ def _json(message: str) -> dict:
     return line if isinstance(line, dict) else {}
 
 
-def _with_requests(one: Invocation, requests: dict[str, list[dict[str, int]]]) -> Invocation:
+def _with_requests(one: Invocation, counted: dict[str, list[dict[str, int]]]) -> Invocation:
     """With the S3 requests of one try; one that was killed has no line of its own."""
-    counts = requests[one.request_id].pop() if requests.get(one.request_id) else {}
+    counts = counted[one.request_id].pop() if counted.get(one.request_id) else {}
     puts = sum(n for name, n in counts.items() if name.startswith(("Put", "List", "Copy", "Post")))
     gets = sum(n for name, n in counts.items() if name.startswith(("Get", "Head")))
     return replace(one, s3_puts=puts, s3_gets=gets)

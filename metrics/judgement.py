@@ -10,8 +10,7 @@ import pandas as pd
 
 from metrics.bundle import Choices, Evidence, pack, unpack
 from metrics.changes import describe_changes
-from metrics.chart_style import DARK, LIGHT
-from metrics.charts import CHARTS, chart_png
+from metrics.charts import CHARTS, draw_charts
 from metrics.cost import Bill, bill_lines, bill_of
 from metrics.files import (
     INVOCATIONS_CSV,
@@ -39,6 +38,7 @@ from metrics.same_work import (
     pixels_to_csv,
 )
 from metrics.script import DONE, FAILED, UserError, cloud_problem
+from metrics.spreadsheet import defused
 from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.summary_json import summary_bytes
 from metrics.verdict import (
@@ -236,13 +236,14 @@ def write_results(
     invocations: pd.DataFrame | None,
 ) -> list[Path]:
     """The report, summary, merged rows and charts; returns the files."""
+    drawn = draw_charts(comparison)
     charts = [
         ReportChart(
             chart.name,
             chart.title,
             chart.how_to_read,
-            chart_png(comparison, chart, LIGHT, alone=False),
-            chart_png(comparison, chart, DARK, alone=False),
+            drawn[chart.name, "light"],
+            drawn[chart.name, "dark"],
         )
         for chart in CHARTS
     ]
@@ -254,12 +255,10 @@ def write_results(
     for name, data in files.items():
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
-        merged = with_invocations(comparison.merged, invocations)
+        merged = defused(with_invocations(comparison.merged, invocations))
         merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
     for chart in CHARTS:
-        write_whole(
-            folder / f"{CHARTS_FOLDER}/{chart.name}.png", chart_png(comparison, chart, LIGHT)
-        )
+        write_whole(folder / f"{CHARTS_FOLDER}/{chart.name}.png", drawn[chart.name, "alone"])
     names = [*files, MERGED_CSV.name, *(f"{CHARTS_FOLDER}/{chart.name}.png" for chart in CHARTS)]
     return [folder / name for name in names]
 

@@ -12,18 +12,38 @@ def record_outputs(names: list[str]) -> None:
     write_whole(OUTPUTS_JSON, json.dumps(names, indent=0).encode())
 
 
+def check_no_links(names: list[str]) -> None:
+    """Raise UserError when a link in OUTPUT_LOCAL would lead an output out of it, or to another."""
+    folder = OUTPUT_LOCAL.resolve()
+    for parent in {Path(name).parent for name in names}:
+        if (folder / parent).resolve() != folder / parent:
+            raise UserError(f"{shown(OUTPUT_LOCAL / parent)} leads elsewhere; remove the link")
+
+
 def recorded_outputs() -> list[Path]:
     """Files that an earlier run recorded, and that are still there. A name that leads out of the
     folder, directly or through a link, is nobody's."""
     try:
         names = json.loads(OUTPUTS_JSON.read_bytes())
+        if not isinstance(names, list):
+            raise TypeError("no list")
+        paths = [OUTPUT_LOCAL / name for name in names]
     except FileNotFoundError:
         return []
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{shown(OUTPUTS_JSON)} is damaged ({error}); delete it, and the outputs by hand"
         ) from None
-    return [path for name in names if is_inside(path := OUTPUT_LOCAL / name, OUTPUT_LOCAL)]
+    return [path for path in paths if is_in_place(path, OUTPUT_LOCAL)]
+
+
+def is_in_place(path: Path, folder: Path) -> bool:
+    """Whether `path` is a file below `folder` that is reached through no link and no `..`: only
+    such may be deleted."""
+    try:
+        return folder in path.parents and path.parent.resolve() == path.parent and path.is_file()
+    except (OSError, ValueError):  # a name that this file system cannot hold
+        return False
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -35,12 +55,15 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def clear_outputs() -> None:
-    """Delete the recorded files, and folders that this leaves empty."""
-    outputs = recorded_outputs()
-    for path in outputs:
+    """Delete the outputs that are recorded, and the record."""
+    delete_files([*recorded_outputs(), OUTPUTS_JSON])
+
+
+def delete_files(paths: list[Path]) -> None:
+    """Delete files, and folders below OUTPUT_LOCAL that this leaves empty."""
+    for path in paths:
         path.unlink(missing_ok=True)
-    folders = {parent for path in outputs for parent in path.parents}
+    folders = {parent for path in paths for parent in path.parents}
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         if OUTPUT_LOCAL in folder.parents and not any(folder.iterdir()):
             folder.rmdir()
-    OUTPUTS_JSON.unlink(missing_ok=True)

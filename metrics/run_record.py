@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +13,7 @@ from datetime import UTC, datetime
 from lambda_function.metrics_log import utc_now
 from metrics.files import RUN_JSON, write_whole
 from metrics.machine import CpuCounters, describe
+from metrics.script import without_credentials
 
 MOST = 2**63  # a number of run.json
 NO_STEP = dict.fromkeys(("step", "start", "end", "status"), "unknown")
@@ -63,6 +67,15 @@ def record_of(run_json: bytes | None, run_id: str) -> dict:
         return record | {"steps": [NO_STEP | step for step in record.get("steps", [])]}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+
+
+def recorded_command(words: list[str]) -> str:
+    """A command line as others may see it, in a bundle: the home folder is `~`, and URLs have no
+    user name and password."""
+    line = shlex.join(map(without_credentials, words))
+    if (home := os.path.expanduser("~")) in ("~", "/"):
+        return line
+    return re.sub(rf"(?<![^\s'\"=]){re.escape(home)}(?=[/'\"\s]|$)", "~", line)
 
 
 class RunRecord:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lambda_function.image_transform import output_name
+from lambda_function.image_transform import FORMATS, TARGET_SIZE, output_name
 from metrics.files import CLOUD_OUTPUTS, OUTPUT_LOCAL, cloud_output_path
 from metrics.outputs import is_inside
 
@@ -82,10 +82,17 @@ def measure_pixels(pairs: pd.DataFrame, outputs: Outputs) -> PixelDifferences:
 
 
 def compare_pixels(first: bytes, second: bytes) -> PixelDifference:
-    """The difference of two pictures; of one that cannot be decoded, or of another size, all."""
+    """The difference of two pictures; of one that cannot be decoded, or of another size, all.
+
+    What a bucket or a bundle calls an output may be anything: here, too, no picture starts a
+    program, and what is larger than an output is not decoded.
+    """
     try:
-        with Image.open(io.BytesIO(first)) as a, Image.open(io.BytesIO(second)) as b:
-            if a.size != b.size:
+        with (
+            Image.open(io.BytesIO(first), formats=FORMATS) as a,
+            Image.open(io.BytesIO(second), formats=FORMATS) as b,
+        ):
+            if a.size != b.size or math.prod(a.size) > math.prod(TARGET_SIZE):
                 return PixelDifference(0.0, 255)
             arrays = [np.asarray(image.convert("RGB"), dtype=np.int16) for image in (a, b)]
     except Exception:  # hostile bytes make Pillow raise nearly anything

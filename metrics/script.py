@@ -25,6 +25,7 @@ NEXT_STEPS = {
     "OptInRequired": "the account must enable that region first; or use another --region",
     "InvalidToken": _SIGN_IN,
 }
+CREDENTIALS = re.compile(r"(https?://).*@", re.IGNORECASE | re.DOTALL)
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -42,7 +43,7 @@ def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespa
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_credentials(str(error))}", file=sys.stderr)
     except OSError as error:
         name = error.filename2 or error.filename  # of a file that is replaced, its own name
         reason = error.strerror or error
@@ -78,7 +79,13 @@ def cloud_problem(error: Exception) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return without_credentials(" ".join(text.split()))
+
+
+def without_credentials(text: str) -> str:
+    """`text` without the user name and password that a URL in it may have: of an endpoint, a proxy
+    or a package index."""
+    return CREDENTIALS.sub(r"\1***@", text)
 
 
 def positive_int(text: str) -> int:

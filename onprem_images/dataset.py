@@ -11,12 +11,15 @@ import os
 import random
 import re
 import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from lambda_function.image_transform import output_name
-from metrics.files import IMAGES, MANIFEST_JSON, shown, write_whole
+from metrics.files import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, write_whole
 from metrics.script import UserError
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
@@ -58,7 +61,7 @@ def load_pictures(folder: Path) -> list[Picture]:
         paths = find_files(folder)
     if not paths:
         raise UserError(f"no picture in {folder}; put some there, or name a folder with --images")
-    check_keys(list(paths))
+    check_keys(list(paths), names_told_apart(OUTPUT_LOCAL))
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(lambda item: _picture(*item), paths.items()))
     return sorted(pictures, key=lambda picture: (-picture.size, picture.image_key))
@@ -74,7 +77,7 @@ def order_of_pass(pictures: list[Picture], round_number: int) -> list[Picture]:
     """
     head = -(-len(pictures) // LARGEST_FIRST)
     rest = pictures[head:]
-    random.Random((round_number + 1) // 2).shuffle(rest)
+    random.Random((round_number + 1) // 2).shuffle(rest)  # nosec B311 # to be repeated
     return pictures[:head] + rest
 
 
@@ -102,9 +105,9 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"{error.filename!r} cannot be read: {error.strerror}") from error
 
 
-def check_keys(keys: list[str]) -> None:
+def check_keys(keys: list[str], told_apart: Callable[[str], str] = str) -> None:
     """Raise UserError for a key that S3 or the output folder cannot hold, and for two that would
-    share an output."""
+    share an output. Names for which `told_apart` returns the same are the same file."""
     outputs: dict[str, str] = {}
     for key in keys:
         try:
@@ -117,13 +120,36 @@ def check_keys(keys: list[str]) -> None:
             raise UserError(f"{key!r} has a control character that S3 cannot list; rename it")
         if max(len(part.encode()) for part in output_name(key).split("/")) > LONGEST_NAME:
             raise UserError(f"the output of {key!r} would have too long a name; shorten it")
-        other = outputs.setdefault(output_name(key), key)
+        other = outputs.setdefault(told_apart(output_name(key)), key)
         if other != key:
             raise UserError(f"{other!r} and {key!r} would have the same output; rename one")
     for output, key in outputs.items():
         for parent in Path(output).parents:
             if (other := outputs.get(parent.as_posix())) is not None:
                 raise UserError(f"the output of {other!r} is a folder of that of {key!r}")
+
+
+def names_told_apart(folder: Path) -> Callable[[str], str]:
+    """What is left of a name where `folder` lies, once all is gone that makes no difference there:
+    by default upper and lower case on macOS and Windows, and Unicode's two normal forms on macOS.
+    """
+    while not folder.is_dir():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryDirectory(
+            dir=folder, prefix=".Probe-\N{LATIN SMALL LETTER E WITH ACUTE}-"
+        ) as path:
+            probe = Path(path)
+            no_case = probe.with_name(probe.name.swapcase()).exists()
+            no_form = probe.with_name(unicodedata.normalize("NFD", probe.name)).exists()
+    except OSError:  # nothing can be written there, as the on-prem arm will say
+        return str
+
+    def told_apart(name: str) -> str:
+        name = name.casefold() if no_case else name
+        return unicodedata.normalize("NFC", name) if no_form else name
+
+    return told_apart
 
 
 def _picture(key: str, path: Path) -> Picture:

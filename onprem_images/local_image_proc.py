@@ -19,11 +19,17 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from lambda_function.image_transform import Measurement, measure_picture, output_name, warm_up
+from lambda_function.image_transform import (
+    MOST_BYTES,
+    Measurement,
+    measure_picture,
+    output_name,
+    warm_up,
+)
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
 from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
-from metrics.outputs import clear_outputs, record_outputs
+from metrics.outputs import check_no_links, clear_outputs, record_outputs
 from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
 from onprem_images.worker_pool import results, worker_pool
@@ -73,6 +79,7 @@ def process_on_prem(
     before. Raises UserError when a worker dies.
     """
     if round_number == 1:
+        check_no_links([output_name(picture.image_key) for picture in pictures])
         clear_outputs()
         LOCAL_CSV.unlink(missing_ok=True)
         record_outputs([output_name(picture.image_key) for picture in pictures])
@@ -104,9 +111,9 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
     timestamp = utc_now()
     store_ms = 0.0
     try:
-        data, fetch_ms = timed(picture.path.read_bytes)
+        (data, size), fetch_ms = timed(read_picture, picture.path)
     except OSError as error:  # vanished or unreadable: a row that says so, like any bad picture
-        data, fetch_ms = b"", 0.0
+        size, fetch_ms = 0, 0.0
         measured = Measurement(None, "", f"{type(error).__name__}: {error.strerror}", 0.0, 0.0)
     else:
         measured = measure_picture(data, picture.sha256)
@@ -117,7 +124,7 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
         measured,
         timestamp=timestamp,
         image_key=picture.image_key,
-        orig_size=len(data),
+        orig_size=size,
         source="on_prem",
         run_id=run_id,
         round=round_number,
@@ -128,6 +135,15 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
         memory_mb=memory_mb(),
         environment="local",
     )
+
+
+def read_picture(path: Path) -> tuple[bytes | None, int]:
+    """The file's bytes (None: too many to be read) and their number."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        return None, size
+    data = path.read_bytes()
+    return data, len(data)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,16 @@ TASKS_AHEAD = 500  # handed over and not finished: more than any machine has pro
 
 
 @contextlib.contextmanager
-def worker_pool(workers: int, warm_up: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(
+    workers: int, warm_up: Callable[[], None], start_method: str = "spawn"
+) -> Iterator[ProcessPoolExecutor]:
     """A pool in which every worker has run `warm_up` before the first task starts.
 
-    Leaving the context early (Ctrl-C, an error) drops the tasks that have not begun.
+    Workers are "spawn"ed alike on every system, and share nothing; a "fork" has all that this
+    process has loaded already. Leaving the context early (Ctrl-C, an error) drops the tasks that
+    have not begun.
     """
-    context = multiprocessing.get_context("spawn")  # the same on every system; no forked threads
+    context = multiprocessing.get_context(start_method)
     together = context.Barrier(workers)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_prepare_worker, initargs=(together, warm_up)

@@ -17,7 +17,10 @@ from lambda_function.cloud import Buckets, Cloud
 from lambda_function.embedded_cloud import embedded_cloud
 from metrics.files import PROJECT
 
-NOT_CODE = (".*", "__pycache__", "*.csv", "*.json", "charts", "output_local", "images_to_upload")
+NOT_CODE = (
+    *(".*", "__pycache__", "*.csv", "*.json", "report.html", "charts", "cloud_outputs"),
+    *("output_local", "images_to_upload"),
+)
 RUN_LIMIT_S = 120
 
 
@@ -59,10 +62,7 @@ def embedded() -> Iterator[Cloud]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the project's code without results and pictures, to run as a user does."""
-    copy = tmp_path / "project"
-    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(*NOT_CODE))
-    (copy / "images_to_upload").mkdir()
-    return copy
+    return copy_project(tmp_path / "project")
 
 
 @pytest.fixture
@@ -80,6 +80,12 @@ def run_script_in(checkout: Path) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+def copy_project(target: Path) -> Path:
+    shutil.copytree(PROJECT, target, ignore=shutil.ignore_patterns(*NOT_CODE))
+    (target / "images_to_upload").mkdir()
+    return target
 
 
 def jpeg(width: int = 64, height: int = 48, colour: str = "teal", **options: object) -> bytes:

@@ -1,9 +1,15 @@
-"""Watching processes and waiting for what they do, for tests."""
+"""Watching processes, what they do and what they are connected with, for tests."""
 
+import contextlib
+import ipaddress
+import os
+import re
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 LIMIT_S = 60
@@ -33,6 +39,38 @@ def descendants(pid: int) -> set[int]:
 def is_starting_workers(pid: int) -> bool:
     """Whether a worker of a pool is among the processes that `pid` started."""
     return any(b"spawn_main" in _command(child) for child in descendants(pid) - {pid})
+
+
+@dataclass(frozen=True)
+class TcpSocket:
+    """`local` and `remote` are IP addresses without their ports."""
+
+    is_listening: bool
+    local: str
+    remote: str
+
+
+def tcp_sockets(pids: Iterable[int]) -> set[TcpSocket]:
+    """Those that these processes hold, whatever network namespace they are in."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # ended meanwhile
+            links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+            inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+            for table in ("tcp", "tcp6"):
+                for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                    fields = line.split()
+                    if fields[9] in inodes:
+                        local, remote = map(_address, fields[1:3])
+                        found.add(TcpSocket(fields[3] == "0A", local, remote))
+    return found
+
+
+def _address(text: str) -> str:
+    """Of `0100007F:1F90`: words of 32 bits in the machine's byte order."""
+    words = re.findall("[0-9A-F]{8}", text.partition(":")[0])
+    packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
+    return str(ipaddress.ip_address(packed))
 
 
 def hear_ctrl_c() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -30,6 +31,7 @@ from metrics.summary import ARMS_OF_AA, Comparison, compare
 
 BEGIN = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 LONG_NAME = "embedded-on-a-machine-with-a-name-that-somebody-thought-was-a-good-idea-at-the-time"
+FORMULA = r"$a_{$ $ \frac</title><script>"
 CHART = {chart.name: chart for chart in CHARTS}
 OF_PAIRS = ("avg_time", "boxplot_time", "size_vs_time", "paired_ratio", "cumulative_time")
 
@@ -93,6 +95,13 @@ def a_against_a(folder: Path) -> Comparison:
     return compared(folder, first, second, arms=ARMS_OF_AA)
 
 
+def names_like_formulas(folder: Path) -> Comparison:
+    """Text that would be drawn as mathematics, or not at all, wherever text can stand."""
+    facts = dict.fromkeys(("environment", "worker", "run_id", "transform"), FORMULA)
+    arms = ([replace(r, image_key=FORMULA + r.image_key) for r in arm] for arm in both(16, **facts))
+    return compared(folder, *arms)
+
+
 CASES: dict[str, Callable[[Path], Comparison]] = {
     "1 picture": lambda folder: compared(folder, *both(1)),
     "16 pictures": lambda folder: compared(folder, *both(16)),
@@ -126,7 +135,7 @@ CASES: dict[str, Callable[[Path], Comparison]] = {
         rows_of("on_prem", 16, environment=LONG_NAME, run_id="a"),
         rows_of("cloud", 16, environment=LONG_NAME, run_id="b"),
     ),
-    "names like formulas": lambda folder: compared(folder, *both(16, environment="$a_{$ $ \\frac")),
+    "names like formulas": names_like_formulas,
 }
 
 every_chart = pytest.mark.parametrize("name", CHART_NAMES)
@@ -751,3 +760,16 @@ def test_of_many_points_a_sample_is_drawn_and_the_foot_says_so(
         assert len(points_of(axes)) == count
     if name == "timeline":
         assert len(axes.collections[0].get_paths()) == 10
+
+
+@every_chart
+def test_no_text_of_a_row_is_drawn_as_mathematics(drawn, name):
+    assert [t for t in texts_of(drawn("names like formulas", name)) if is_math(t)] == []
+
+
+def is_math(text: Text) -> bool:
+    return is_math_text(text.get_text()) and text.get_parse_math()
+
+
+def test_a_dollar_of_a_row_is_drawn_with_matplotlib_s_escape(drawn):
+    assert r"\$a_{\$ \$ \frac" in said(drawn("names like formulas", "avg_time"))

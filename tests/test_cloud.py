@@ -1,16 +1,14 @@
 """Which cloud the flags choose, and that the embedded one's clients never leave this machine."""
 
 import argparse
-import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import boto3
 import pytest
 from moto import mock_aws
+from servers import recording_server
 
 from lambda_function.cloud import (
     EMBEDDED_CREDENTIALS,
@@ -126,33 +124,6 @@ def test_an_endpoint_that_is_no_url_is_refused_in_one_line(name, endpoint):
 )
 def test_a_numeric_loopback_endpoint_is_taken(endpoint):
     assert make_client(Cloud(endpoint_url=endpoint), "s3").meta.endpoint_url == endpoint
-
-
-@contextlib.contextmanager
-def recording_server() -> Iterator[SimpleNamespace]:
-    """An HTTP server on this machine that answers every request with 200, and records it."""
-    requests = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            requests.append((self.command, self.path, dict(self.headers)))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_PUT = do_HEAD = do_POST = do_CONNECT = answer
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", requests=requests)
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture

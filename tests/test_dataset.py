@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from onprem_images.dataset import (
     find_files,
     fingerprint,
     load_pictures,
+    names_told_apart,
 )
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="names and /proc of Linux")
@@ -126,6 +128,55 @@ def test_an_output_that_would_be_a_folder_of_another_is_refused(folder, inner):
 
 def test_names_that_only_look_alike_are_accepted():
     check_keys(["a.jpg", "a.png", "a.JPG", "A.jpg", "a.jpeg", "b/a.jpg", "a/b.jpg"])
+
+
+@linux_only
+def test_here_names_are_told_apart_by_case_and_by_normal_form(tmp_path):
+    told_apart = names_told_apart(tmp_path / "not" / "there")
+    assert len({told_apart(name) for name in ("a", "A", "\u00e9", "e\u0301")}) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def macos(monkeypatch):
+    """File names as on macOS: neither case nor normal form makes another file."""
+
+    def plain(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    def exists(path: Path) -> bool:
+        return plain(path.name) in {plain(other.name) for other in path.parent.iterdir()}
+
+    monkeypatch.setattr(Path, "exists", exists)
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a.jpg", "A.jpg"),
+        ("a.png", "A.PNG.JPG"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("Sub/a.jpg", "sub/A.JPG"),
+    ],
+)
+def test_names_that_are_one_file_for_the_output_folder_are_refused(macos, folder, one, other):
+    write(folder, one, other, "bystander.jpg")
+    with pytest.raises(UserError) as refusal:
+        load_pictures(folder)
+    assert repr(one) in str(refusal.value)
+    assert repr(other) in str(refusal.value)
+
+
+def test_an_output_that_is_a_folder_of_another_but_for_its_case_is_refused():
+    with pytest.raises(UserError, match="is a folder of that of"):
+        check_keys(["a.jpg", "A.JPG/b.jpg"], str.casefold)
+
+
+@linux_only
+def test_folders_that_differ_in_case_only_are_kept_where_their_files_differ(macos, folder):
+    write(folder, "Sub/a.jpg", "sub/b.jpg")
+    assert len(load_pictures(folder)) == 2
 
 
 @linux_only

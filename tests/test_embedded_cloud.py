@@ -17,7 +17,7 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 from conftest import jpeg
-from processes import LIMIT_S, alive, descendants, until
+from processes import LIMIT_S, alive, descendants, tcp_sockets, until
 
 from lambda_function.cloud import Cloud, find_buckets, make_client, stack_outputs
 from lambda_function.embedded_cloud import embedded_cloud
@@ -397,19 +397,8 @@ def test_it_listens_on_this_machine_only(tmp_path):
     process, cloud = start(tmp_path)
     try:
         process_one(cloud)
-        inodes = set()
-        for pid in descendants(process.pid):
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                if match := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry)):
-                    inodes.add(match.group(1))
-        listening = [
-            fields[1]
-            for table in ("tcp", "tcp6")
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-            if (fields := line.split())[3] == "0A" and fields[9] in inodes
-        ]
-        assert listening
-        assert all(address.startswith("0100007F:") for address in listening)
+        sockets = tcp_sockets(descendants(process.pid))
+        assert {socket.local for socket in sockets if socket.is_listening} == {"127.0.0.1"}
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=LIMIT_S)

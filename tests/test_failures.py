@@ -95,6 +95,15 @@ def test_what_is_not_missing_or_of_another_run_or_bucket_or_uploaded_again_is_le
     assert messages_left(queue) == 6
 
 
+def test_a_message_that_tells_of_another_runs_picture_too_stays_for_that_run(s3, queue):
+    record = failure("input/a.jpg", upload(s3, "a.jpg"))
+    other = failure("input/b.jpg", upload(s3, "b.jpg", run_id="other"))
+    record["requestPayload"]["Records"] += other["requestPayload"]["Records"]
+    send(queue, record)
+    assert [row.image_key for row in settle(s3, queue, "a.jpg")] == ["a.jpg"]
+    assert messages_left(queue) == 1
+
+
 def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_one(s3, queue):
     record = failure("input/a.jpg", upload(s3, "a.jpg"))
     record["requestPayload"]["Records"][0]["eventTime"] = "2020-01-02T03:00:00.000Z"

@@ -3,19 +3,23 @@
 import hashlib
 import io
 import json
+import math
+import posixpath
+import time
 from types import SimpleNamespace
 from urllib.parse import quote_plus
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 from conftest import jpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from lambda_function import handler
-from lambda_function.image_transform import transform_image
+from lambda_function.image_transform import measure_transform, output_name, transform_image
 from lambda_function.metrics_log import CSV_KEY, HEADER, pending_rows, read_object, rows_from_csv
 
 IN, OUT = "input-bucket", "output-bucket"
@@ -117,7 +121,7 @@ def test_only_an_s3_of_awss_is_called_aws(endpoint, environment):
     ("metadata", "number"), [({"round": "3"}, 3), ({}, 1), ({"round": "x"}, 1), ({"round": ""}, 1)]
 )
 def test_the_round_comes_from_the_upload_and_is_1_elsewhere(metadata, number):
-    assert handler.round_of(metadata) == number
+    assert handler.number_in(metadata, "round", 1) == number
 
 
 def test_a_picture_that_cannot_be_read_is_an_error_row_and_no_failure(s3, invoke):
@@ -152,6 +156,57 @@ def test_a_duplicate_event_makes_no_second_row(s3, invoke):
 def test_an_object_that_no_run_uploaded_belongs_to_no_run(s3, invoke):
     invoke({"input/a.jpg": jpeg()}, metadata={})
     assert rows_in(s3)[0].run_id == handler.NO_RUN
+
+
+class AnyKey:
+    """An S3 in which every key holds a picture; it takes note of what is written."""
+
+    def __init__(self):
+        self.meta = SimpleNamespace(endpoint_url="http://127.0.0.1:1")
+        self.written: list[str] = []
+
+    def get_object(self, **_: object) -> dict:
+        body = StreamingBody(io.BytesIO(PICTURE), len(PICTURE))
+        return {"Body": body, "ContentLength": len(PICTURE), "Metadata": {}}
+
+    def put_object(self, **request: object) -> None:
+        self.written.append(request["Key"])
+
+
+PICTURE = jpeg()
+PARTS = st.sampled_from(
+    ["", ".", "..", "...", "..a", "a..", "a", "processed", "metrics", "\\..", "%2e"]
+)
+FOREIGN_KEYS = st.lists(PARTS | st.text(st.characters(codec="utf-8"), max_size=5), min_size=1)
+
+
+@given(FOREIGN_KEYS.map("/".join), st.sampled_from(["input/", "", "/", "input//", "input/../"]))
+def test_no_output_leaves_its_prefix_whatever_the_key(image_key, prefix):
+    s3 = AnyKey()
+    event = record(prefix + image_key)
+    if not handler.refusal(event, OUT):
+        row, _ = handler.process_record(s3, event, OUT, False, "request")
+        assert row.status == "ok"
+        assert s3.written == [f"processed/{output_name(row.image_key)}"]
+    for key in s3.written:
+        assert posixpath.normpath(key) == key
+        assert key.startswith("processed/")
+
+
+@pytest.mark.parametrize(
+    "key", ["input/../../x", "input//x", "input/./x", "input/a/../x", "input/.."]
+)
+def test_a_foreign_object_whose_key_is_no_plain_path_gets_no_output_and_no_row(s3, invoke, key):
+    assert invoke({key: jpeg()})["refused"] == 1
+    assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == 0
+
+
+def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(s3, invoke, monkeypatch):
+    picture = jpeg()
+    monkeypatch.setattr(handler, "MOST_BYTES", len(picture) - 1)
+    assert invoke({"input/a.jpg": picture})["error"] == 1
+    (row,) = rows_in(s3)
+    assert (row.orig_size, row.error) == (len(picture), measure_transform(None).error)
 
 
 @pytest.mark.parametrize(
@@ -203,3 +258,28 @@ def test_other_bytes_than_were_listed_are_an_error_row(s3, invoke):
     (row,) = rows_in(s3)
     assert (row.status, row.error) == ("error", "ChangedPicture: not the bytes that were listed")
     assert s3.list_objects_v2(Bucket=OUT, Prefix="processed/")["KeyCount"] == 0
+
+
+# --- when rows are appended -----------------------------------------------------------------------
+
+
+def test_a_busy_environment_leaves_its_rows_to_a_later_append(s3, invoke, monkeypatch):
+    monkeypatch.setattr(handler, "_last_append", -math.inf)
+    many = METADATA | {"followers": "100"}
+    invoke({"input/first.jpg": jpeg()}, metadata=many)
+    assert [row.image_key for row in rows_in(s3)] == ["first.jpg"]
+    invoke({"input/second.jpg": jpeg()}, metadata=many)
+    assert len(rows_in(s3)) == 1
+    assert len(pending_rows(s3, OUT)) == 1
+    later = handler._last_append + handler.APPEND_EVERY_S
+    monkeypatch.setattr(handler.time, "monotonic", lambda: later)
+    invoke({"input/third.jpg": jpeg()}, metadata=many)
+    assert {row.image_key for row in rows_in(s3)} == {"first.jpg", "second.jpg", "third.jpg"}
+    assert pending_rows(s3, OUT) == []
+
+
+@pytest.mark.parametrize("facts", [{}, {"followers": "0"}, {"followers": "7"}])
+def test_what_may_be_the_last_of_a_pass_is_appended_at_once(s3, invoke, monkeypatch, facts):
+    monkeypatch.setattr(handler, "_last_append", time.monotonic())
+    invoke({"input/a.jpg": jpeg()}, metadata=METADATA | facts)
+    assert len(rows_in(s3)) == 1

@@ -7,11 +7,11 @@ import random
 import re
 import subprocess
 import sys
-import zlib
 from pathlib import PurePosixPath
 
 import pytest
 from conftest import jpeg
+from hostile_corpus import COLOURS, NO_PICTURES, ORIENTATION, STORED, encoded, png, quarters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageStat
@@ -28,23 +28,10 @@ from lambda_function.image_transform import (
 )
 from metrics.files import PROJECT
 
-COLOURS = ("red", "lime", "blue", "white")  # of the quarters: upper left and right, lower ...
-RGB = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+RGB = {"red": (255, 0, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow's, about odd and old formats
 
 NEAR = 12  # grey levels: what JPEG and resizing may change in a flat area
-ORIENTATION = 0x0112
-# What turns an upright picture into the stored one, from the EXIF specification.
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 # Every mode that Pillow can write, with the modes' deep and premultiplied variants.
 MODES = [
     "1",
@@ -70,12 +57,6 @@ MODES = [
 REPEATABLE = settings(deadline=None, derandomize=True)  # the same examples in every run
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    output = io.BytesIO()
-    image.save(output, kind, **options)
-    return output.getvalue()
-
-
 def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
@@ -85,13 +66,6 @@ def transformed(data: bytes) -> Image.Image:
     image = opened(transform_image(data))
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", TARGET_SIZE)
     return image
-
-
-def quarters(width: int, height: int) -> Image.Image:
-    """COLOURS, one in each quarter, so that every turn and flip can be told from the others."""
-    image = Image.new("RGB", (2, 2))
-    image.putdata([RGB[colour] for colour in COLOURS])
-    return image.resize((width, height), Image.Resampling.NEAREST)
 
 
 def noise(width: int, height: int, mode: str = "L", cell: int = 24) -> Image.Image:
@@ -114,7 +88,7 @@ def is_near(colour: tuple[float, ...], expected: tuple[float, ...], near: int = 
 def is_upright(image: Image.Image, near: int = NEAR) -> bool:
     places = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
     return all(
-        is_near(colour_at(image, *place), RGB[colour], near)
+        is_near(colour_at(image, *place), colour, near)
         for place, colour in zip(places, COLOURS, strict=True)
     )
 
@@ -228,13 +202,6 @@ def test_a_jpeg_is_shown_upright_whatever_its_orientation(orientation, size):
     assert is_upright(transformed(encoded(image, "JPEG", exif=exif)))
 
 
-@pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "MPO"])
-def test_other_formats_are_shown_upright_too(kind, orientation):
-    image, exif = stored(orientation, 60, 40)
-    assert is_upright(transformed(encoded(image, kind, exif=exif)))
-
-
 def test_a_lying_jpeg_is_decoded_at_a_reduced_scale_when_its_own_axes_allow_it():
     exif = Image.Exif()
     exif[ORIENTATION] = 6
@@ -252,19 +219,6 @@ def test_a_jpeg_that_is_large_enough_in_the_wrong_axes_only_is_decoded_in_full()
     data = encoded(noise(1700, 1300, "RGB"), "JPEG", exif=exif)  # 1300 < 2 x 800
     turned = opened(data).resize((600, 800)).transpose(Image.Transpose.ROTATE_270)
     assert transform_image(data) == encoded(turned, "JPEG", quality=80, optimize=True)
-
-
-def test_a_broken_exif_block_does_not_make_a_picture_unreadable():
-    data = encoded(quarters(60, 40), "PNG", exif=b"no TIFF header here")
-    with pytest.raises(SyntaxError):
-        opened(data).getexif()
-    assert is_upright(transformed(data))
-
-
-def test_an_orientation_that_does_not_exist_is_ignored():
-    exif = Image.Exif()
-    exif[ORIENTATION] = 9
-    assert is_upright(transformed(encoded(quarters(60, 40), "JPEG", exif=exif)))
 
 
 # --- transparency: the left half is transparent over a colour that must not be seen ---------------
@@ -318,21 +272,6 @@ def test_transparent_parts_are_white_and_their_hidden_colour_is_not_shown(data):
     assert ImageChops.subtract(red, blue).getextrema()[1] < 40  # no red fringe at the edge
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(encoded(left_hidden("LA", "black", "grey")), id="LA"),
-        pytest.param(
-            encoded(left_hidden("LA", "black", "grey").convert("L"), transparency=0), id="L key"
-        ),
-    ],
-)
-def test_transparent_grey_is_white(data):
-    left, right = halves(transformed(data))
-    assert is_near(left, RGB["white"])
-    assert is_near(right, (128, 128, 128))
-
-
 def test_a_transparent_colour_of_a_black_and_white_picture_is_white():
     image = Image.new("1", (64, 32))
     assert is_near(halves(transformed(encoded(image)))[0], (0, 0, 0))
@@ -365,16 +304,6 @@ def test_a_transparent_value_of_16_bit_grey_becomes_white():
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"),
-    [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "PPM"), ("I", "TIFF")],
-)
-def test_16_bit_grey_is_scaled_and_not_clipped(mode, kind):
-    dark, light = halves(transformed(encoded(two_values(mode, 64 * 257, 192 * 257), kind)))
-    assert is_near(dark, (64, 64, 64))
-    assert is_near(light, (192, 192, 192))
-
-
-@pytest.mark.parametrize(
     ("mode", "left", "right", "dark", "light"),
     [
         pytest.param("F", 0.25, 0.75, 64, 191, id="fractions"),
@@ -393,13 +322,6 @@ def test_numbers_without_a_white_point_are_scaled_by_their_range(mode, left, rig
     assert is_near(found[1], (light,) * 3)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_keeps_its_colours(kind):
-    left, right = halves(transformed(encoded(red_and_blue("CMYK"), kind)))
-    assert is_near(left, RGB["red"])
-    assert is_near(right, RGB["blue"])
-
-
 def test_lab_keeps_its_colours():
     to_lab = ImageCms.buildTransform(
         ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
@@ -416,14 +338,6 @@ def test_a_palette_is_looked_up_before_resizing():
     left, right = halves(transformed(encoded(palette_picture(), "BMP")))
     assert is_near(left, RGB["red"])
     assert is_near(right, RGB["blue"])
-
-
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"])
-def test_the_first_frame_of_many_counts(kind):
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "lime")]
-    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert opened(data).n_frames == 3
-    assert is_near(halves(transformed(data))[0], RGB["red"])
 
 
 def with_comment(text: str) -> bytes:
@@ -476,64 +390,7 @@ def test_any_mode_and_any_size_gives_an_800x600_rgb_jpeg(mode, data, width, heig
     assert transformed(picture).format == "JPEG"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (800, 600)])
-def test_extreme_shapes_fill_the_target(size):
-    left, right = halves(transformed(encoded(Image.new("RGB", size, "blue"))))
-    assert is_near(left, RGB["blue"])
-    assert is_near(right, RGB["blue"])
-
-
 # --- what is refused ------------------------------------------------------------------------------
-
-
-def one_bit_png(width: int, height: int) -> bytes:
-    """A black picture that is small as a file at any size."""
-    header = width.to_bytes(4) + height.to_bytes(4) + b"\x01\0\0\0\0"
-    pixels = zlib.compress(bytes(height * (1 + -(-width // 8))))
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
-
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(name, body) for name, body in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
-    )
-
-
-def gif_of_claimed_size(width: int, height: int) -> bytes:
-    data = bytearray(encoded(palette_picture(), "GIF"))
-    data[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
-    return bytes(data)
-
-
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-WMF = b"\xd7\xcd\xc6\x9a\0\0" + bytes(4) + b"\x40\0\x40\0\x60\0" + bytes(6) + b"\x01\0\x09\0"
-WMF += bytes(60)
-BROKEN = {
-    "empty": b"",
-    "text": b"not a picture\n",
-    "EPS": EPS,
-    "WMF": WMF,
-    "JPEG without its end": jpeg(640, 480)[:-200],
-    "JPEG header": jpeg()[:40],
-    "PNG without its end": encoded(noise(64, 64, "RGB", cell=1))[:-2000],
-    "TIFF without its end": encoded(noise(64, 64, "RGB"), "TIFF")[:300],
-    "WebP without its end": encoded(noise(64, 64, "RGB", cell=1), "WEBP")[:-300],
-    "GIF header": encoded(palette_picture(), "GIF")[:13],
-    "bomb": one_bit_png(20_000, 10_000),
-    "claimed bomb": gif_of_claimed_size(65535, 65535),
-}
-
-
-@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
-def test_what_cannot_be_read_is_refused_with_one_repeatable_line(data):
-    reasons = []
-    for _ in range(2):
-        with pytest.raises(UnreadableImage) as refusal:
-            transform_image(data)
-        reasons.append(str(refusal.value))
-    assert reasons[0] == reasons[1]
-    assert re.fullmatch(r".{1,200}", reasons[0])
-    assert not re.search(r"0x[0-9a-f]{3,}", reasons[0])
 
 
 def test_a_reason_is_one_line_without_addresses_whatever_pillow_says():
@@ -542,22 +399,20 @@ def test_a_reason_is_one_line_without_addresses_whatever_pillow_says():
     assert len(_reason(OSError("x" * 1000))) == 200
 
 
-@pytest.mark.parametrize(("data", "kind"), [(EPS, "EPS"), (WMF, "WMF")], ids=["EPS", "WMF"])
-def test_formats_that_need_other_programs_are_refused_though_pillow_knows_them(data, kind):
+@pytest.mark.parametrize("kind", ["EPS", "WMF"])
+def test_formats_that_need_other_programs_are_refused_though_pillow_knows_them(kind):
+    data = NO_PICTURES[kind]
     assert opened(data).format == kind
     with pytest.raises(UnreadableImage, match="not a picture"):
         transform_image(data)
 
 
-@pytest.mark.parametrize("name", ["bomb", "claimed bomb"])
-def test_decompression_bombs_are_refused_by_their_header(name):
-    # Both decode without complaint, or fail in other words, when the limit is lifted.
-    with pytest.raises(UnreadableImage, match="DecompressionBombError"):
-        transform_image(BROKEN[name])
-
-
 def test_a_large_picture_below_the_limit_is_no_bomb():
-    assert transformed(one_bit_png(10_000, 10_000)).getpixel((400, 300)) == (0, 0, 0)
+    assert transformed(png(10_000, 10_000, 1, 0, bytes(10_000 * 1251))).getpixel((400, 300)) == (
+        0,
+        0,
+        0,
+    )
 
 
 def outcome(data: bytes) -> str:

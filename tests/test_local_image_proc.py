@@ -14,6 +14,7 @@ from processes import LIMIT_S, hear_ctrl_c, is_starting_workers, until
 
 from lambda_function.image_transform import measure_transform, output_name, transform_image
 from lambda_function.metrics_log import HEADER, MetricRow, rows_from_csv
+from onprem_images import local_image_proc
 from onprem_images.dataset import Picture, load_pictures
 from onprem_images.local_image_proc import process_picture
 
@@ -188,9 +189,34 @@ def test_a_picture_that_changed_since_it_was_listed_is_an_error_row(tmp_path):
     assert row.error == "ChangedPicture: not the bytes that were listed"
 
 
+def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_image_proc, "MOST_BYTES", 9)
+    (tmp_path / "large.jpg").write_bytes(bytes(10))
+    row = process_picture(Picture("large.jpg", tmp_path / "large.jpg", 10, ""), "run-7", 1)
+    assert (row.orig_size, row.error) == (10, measure_transform(None).error)
+
+
+@pytest.mark.parametrize("target", ["outside", "project/onprem_images/output_local/other"])
+def test_a_link_among_the_outputs_that_leads_elsewhere_is_refused(
+    checkout, run_script_in, tmp_path, target
+):
+    write_pictures(
+        checkout / "images_to_upload", {"sub/deep/a.jpg": jpeg(), "other/deep/a.jpg": b""}
+    )
+    write_pictures(tmp_path / target, {"mine.txt": b"mine"})
+    outputs = checkout / "onprem_images/output_local"
+    outputs.mkdir(exist_ok=True)
+    (outputs / "sub").symlink_to(tmp_path / target)
+    done = run_script_in(SCRIPT, "--workers", "1")
+    assert is_one_error_line(done)
+    assert "output_local/sub/deep leads elsewhere" in done.stderr
+    assert [path.name for path in (tmp_path / target).rglob("*")] == ["mine.txt"]
+
+
 DEADLY = """
 import os, pathlib, sys
 from metrics.script import run_script
+from onprem_images import local_image_proc
 from onprem_images import local_image_proc
 from onprem_images.dataset import Picture
 
@@ -211,7 +237,7 @@ if __name__ == "__main__":
 
 def test_a_worker_that_dies_is_one_line_of_error_that_names_the_picture(checkout, run_script_in):
     (checkout / "deadly.py").write_text(DEADLY)
-    write_pictures(checkout, {"a.jpg": jpeg(), "b.jpg": jpeg()})
+    write_pictures(checkout, {"a.jpg": jpeg(), "deadly.jpg": jpeg(), "b.jpg": jpeg()})
     done = run_script_in("deadly.py")
     assert is_one_error_line(done)
     assert "'deadly.jpg'" in done.stderr

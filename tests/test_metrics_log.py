@@ -22,6 +22,7 @@ from lambda_function.metrics_log import (
     LEASE_KEY,
     ROWS_PREFIX,
     MetricsLogError,
+    append_leftovers,
     append_rows,
     pending_rows,
     put_if,
@@ -159,6 +160,20 @@ def test_a_lease_taken_by_a_put_whose_answer_was_lost_is_ones_own(s3, monkeypatc
     assert append_rows(s3, OUT, plenty) == 1
 
 
+def test_taking_over_a_lease_by_a_put_whose_answer_was_lost_succeeds(s3, monkeypatch):
+    put_if(s3, OUT, LEASE_KEY, b"somebody", IfNoneMatch="*")
+    put_row(s3, OUT, row("a"))
+    monkeypatch.setattr(metrics_log, "LEASE_S", 0)
+    real = metrics_log.put_if
+
+    def carried_out_but_unanswered(client, bucket, key, body, *args, **options):
+        return real(client, bucket, key, body, *args, **options) and key != LEASE_KEY
+
+    monkeypatch.setattr(metrics_log, "put_if", carried_out_but_unanswered)
+    assert append_rows(s3, OUT, plenty) == 1
+    assert read_object(s3, OUT, LEASE_KEY) is None
+
+
 def test_a_csv_put_whose_answer_was_lost_appends_once(s3, monkeypatch):
     put_row(s3, OUT, row("a"))
     real, answers = metrics_log.put_if, iter([False])
@@ -197,6 +212,52 @@ def test_an_object_that_is_no_row_stays_and_stops_nobody(s3, junk):
     assert append_rows(s3, OUT, plenty) == 1
     assert appended(s3) == [row("a")]
     assert pending_rows(s3, OUT) == [f"{ROWS_PREFIX}run/1/junk"]
+
+
+def test_rows_behind_whole_pages_of_what_is_no_row_are_appended(s3, monkeypatch):
+    monkeypatch.setattr(metrics_log, "BATCH_ROWS", 2)
+    for number in range(5):  # three pages, which sort before the row
+        s3.put_object(Bucket=OUT, Key=f"{ROWS_PREFIX}another/1/junk{number}", Body=b"junk")
+    put_row(s3, OUT, row("a"))
+    assert append_rows(s3, OUT, plenty) == 1
+    assert s3.list_objects_v2(Bucket=OUT, Prefix=ROWS_PREFIX)["KeyCount"] == 5
+
+
+def test_a_row_that_comes_again_while_it_is_appended_leaves_no_object(s3, monkeypatch):
+    put_row(s3, OUT, row("a"))
+    real = metrics_log.delete_objects
+
+    def and_the_event_comes_again(client, bucket, keys):
+        real(client, bucket, keys)
+        monkeypatch.setattr(metrics_log, "delete_objects", real)
+        put_row(client, bucket, row("a"))  # its function finds the lease taken, and leaves
+
+    monkeypatch.setattr(metrics_log, "delete_objects", and_the_event_comes_again)
+    append_rows(s3, OUT, plenty)
+    assert appended(s3) == [row("a")]
+    assert pending_rows(s3, OUT) == []
+
+
+def test_a_key_that_s3_failed_to_delete_among_others_is_deleted_by_itself(s3, monkeypatch):
+    for key in "ab":
+        s3.put_object(Bucket=OUT, Key=key, Body=b"")
+
+    def delete_but_b(**_: object) -> dict:
+        s3.delete_object(Bucket=OUT, Key="a")
+        return {"Errors": [{"Key": "b", "Code": "InternalError"}]}
+
+    monkeypatch.setattr(s3, "delete_objects", delete_but_b)
+    metrics_log.delete_objects(s3, OUT, ["a", "b"])
+    assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == 0
+
+
+def test_leftovers_behind_a_page_of_objects_that_are_no_rows_are_appended(s3, monkeypatch):
+    monkeypatch.setattr(metrics_log, "BATCH_ROWS", 2)
+    for number in range(5):
+        s3.put_object(Bucket=OUT, Key=f"{ROWS_PREFIX}a/1/junk{number}", Body=b"")
+    put_row(s3, OUT, row("a"))
+    assert append_leftovers(s3, OUT, plenty) == 1
+    assert appended(s3) == [row("a")]
 
 
 def test_a_missing_bucket_is_an_error_and_not_a_lost_race(s3):

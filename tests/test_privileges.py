@@ -11,6 +11,7 @@ from processes import until
 from lambda_function.cloud import Buckets, Cloud, find_stack, make_client
 from lambda_function.deploy import package_for, parameters_of_this_machine
 from lambda_function.metrics_log import CSV_KEY, LEASE_KEY, RowId, row_key
+from lambda_function.moto_roles import _matches
 from lambda_function.stack import deploy, find_site, parameters_for, template
 
 STATEMENTS = {
@@ -243,3 +244,18 @@ def test_the_user_may_do_everything_meanwhile(function):
     assert until(lambda: function.s3.list_objects_v2(Bucket=function.buckets.output))
     function.s3.put_object(Bucket=function.buckets.output, Key="anything", Body=b"")
     function.s3.delete_object(Bucket=function.buckets.output, Key="anything")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("arn:aws:s3:::in/*", "arn:aws:s3:::in/new\nline.jpg", True),
+        ("arn:aws:s3:::in/*", "arn:aws:s3:::in/\n", True),
+        ("arn:aws:s3:::in/?.jpg", "arn:aws:s3:::in/\n.jpg", True),
+        ("arn:aws:s3:::in", "arn:aws:s3:::in\n", False),
+        ("arn:aws:s3:::in.x/*", "arn:aws:s3:::in-x/a", False),
+        ("s3:Get*", "s3:PutObject", False),
+    ],
+)
+def test_wildcards_of_policies_match_as_in_iam(pattern, text, matches):
+    assert bool(_matches(pattern, text)) is matches

@@ -32,8 +32,12 @@ BEGIN = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 SCRIPT = "<script>alert(1)</script>"
 RIGHT_TO_LEFT = "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe\N{HEBREW LETTER ALEF}"
 QUOTES = """'"><img src=x onerror=alert(1)>"""
+TITLE = f"</title></style>{SCRIPT}"
 LONG = "w" * 251 + ".jpg"
-HOSTILE = [SCRIPT, RIGHT_TO_LEFT, QUOTES, LONG, "new\nline\x00\x1b[31m.jpg", "{{ 7 * 7 }}"]
+HOSTILE = [
+    *(SCRIPT, RIGHT_TO_LEFT, QUOTES, TITLE, LONG, "new\nline\x00\x1b[31m.jpg", "{{ 7 * 7 }}"),
+    *("=HYPERLINK(1)", "$x$"),
+]
 RECORD = {
     "run_id": "run",
     "command_line": "master_pipeline.py --rounds 3",
@@ -101,9 +105,9 @@ def frames(folder: Path, *arms: list) -> list[pd.DataFrame]:
     return found
 
 
-def manifest_of(keys: list[str], rounds: int) -> Manifest:
+def manifest_of(keys: list[str], rounds: int, run_id: str = "run") -> Manifest:
     pictures = pd.DataFrame({"image_key": keys, "size": 1000, "sha256": "x"})
-    return Manifest("run", rounds, pictures)
+    return Manifest(run_id, rounds, pictures)
 
 
 def names(count: int) -> list[str]:
@@ -455,8 +459,11 @@ def hostile(compared: Compared) -> Comparison:
         "transform": SCRIPT,
         "error": RIGHT_TO_LEFT,
     }
-    keys = HOSTILE + names(10)
-    return compared(keys=keys, lost=6, cloud_facts=cloud_facts, record=record)
+    keys, facts = HOSTILE + names(10), {"run_id": TITLE}
+    manifest = manifest_of(keys, 3, TITLE)
+    return compared(
+        keys=keys, lost=6, cloud_facts=cloud_facts, facts=facts, record=record, manifest=manifest
+    )
 
 
 def test_hostile_text_becomes_neither_element_nor_attribute(hostile, states):
@@ -468,6 +475,7 @@ def test_hostile_text_becomes_neither_element_nor_attribute(hostile, states):
     assert html.escape(SCRIPT, quote=False) in page
     assert "alert(1)" not in re.sub(r"&lt;script&gt;alert\(1\)|onerror=alert\(1\)&gt;", "", page)
     assert "{{ 7 * 7 }}" in page
+    assert page.partition("<title>")[2].partition("</title>")[0].endswith(html.escape(TITLE))
 
 
 def test_characters_that_cannot_be_printed_are_written_as_their_escapes(hostile):

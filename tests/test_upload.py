@@ -5,25 +5,22 @@ import subprocess
 import sys
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from conftest import jpeg
 from rows import row
 
 from lambda_function.cloud import Buckets, find_buckets, make_client
 from lambda_function.metrics_log import (
     CSV_KEY,
-    LEASE_KEY,
     MetricsLogError,
     RowId,
     append_rows,
-    put_if,
     put_row,
     read_object,
-    row_key,
 )
-from metrics import cloud_rows, outputs
-from metrics.cleaning import clean_cloud, list_keys
-from metrics.cloud_rows import new_rows, wait_for_rows
+from metrics import cloud_rows
+from metrics.cleaning import list_keys
+from metrics.cloud_rows import download_rows, new_rows, wait_for_rows
 from metrics.script import UserError
 from onprem_images.dataset import load_pictures
 from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
@@ -49,12 +46,15 @@ def pictures(tmp_path):
 
 def test_every_picture_is_uploaded_as_it_is_with_run_and_type(s3, buckets, pictures):
     upload_images(s3, buckets, pictures, "run-1")
+    followers = []
     assert set(list_keys(s3, IN, "")) == {f"input/{p.image_key}" for p in pictures}
     for picture in pictures:
         stored = s3.get_object(Bucket=IN, Key=f"input/{picture.image_key}")
         assert stored["Body"].read() == picture.path.read_bytes()
-        expected = {"run-id": "run-1", "round": "1", "sha256": picture.sha256}
-        assert stored["Metadata"] == expected
+        about = stored["Metadata"]
+        followers.append(int(about.pop("followers")))
+        assert about == {"run-id": "run-1", "round": "1", "sha256": picture.sha256}
+    assert sorted(followers) == list(range(len(pictures)))
     types = {
         p.image_key: s3.head_object(Bucket=IN, Key=f"input/{p.image_key}")["ContentType"]
         for p in pictures
@@ -158,82 +158,6 @@ def test_wrong_use_is_one_line_and_the_right_exit_code(
     assert "Traceback" not in done.stderr
 
 
-# --- cleaning -----------------------------------------------------------------------------------
-
-
-def test_cleaning_removes_what_runs_recorded_and_nothing_else(s3, buckets, pictures):
-    foreign = {
-        IN: ["input/foreign.jpg", "input/sub/foreign", "other", "metrics/x"],
-        OUT: ["processed/foreign.jpg", "metrics/notes.txt", row_key(row("x", run_id="other").id)],
-    }
-    for bucket, keys in foreign.items():
-        for key in keys:
-            s3.put_object(Bucket=bucket, Key=key, Body=b"foreign")
-    for run_id in ("run-1", "run-2"):
-        upload_images(s3, buckets, pictures, run_id)
-    put_row(s3, OUT, row("a.jpg", run_id="run-1"))
-    append_rows(s3, OUT, plenty)
-    put_row(s3, OUT, row("a.jpg", run_id="run-2"))
-    put_if(s3, OUT, LEASE_KEY, b"", IfNoneMatch="*")
-    s3.put_object(Bucket=OUT, Key="processed/a.jpg", Body=b"output")
-    s3.put_object(Bucket=OUT, Key="processed/no-picture.jpg", Body=b"output")
-    clean_cloud(s3, buckets)
-    assert set(list_keys(s3, IN, "")) == set(foreign[IN])
-    assert set(list_keys(s3, OUT, "")) == set(foreign[OUT])
-
-
-def test_cleaning_empty_buckets_does_nothing(s3, buckets):
-    s3.put_object(Bucket=OUT, Key=CSV_KEY, Body=b"somebody else's")
-    clean_cloud(s3, buckets)
-    assert list_keys(s3, OUT, "") == [CSV_KEY]
-
-
-@pytest.fixture
-def output_local(monkeypatch, tmp_path):
-    """A folder in the place of the project's output_local/."""
-    monkeypatch.setattr(outputs, "OUTPUT_LOCAL", tmp_path / "output_local")
-    monkeypatch.setattr(outputs, "OUTPUTS_JSON", tmp_path / "outputs.json")
-    (tmp_path / "output_local" / "sub").mkdir(parents=True)
-    return tmp_path / "output_local"
-
-
-def test_local_cleaning_leaves_foreign_files(output_local):
-    for name in ("a.jpg", "sub/made.jpg", "sub/foreign.txt", "foreign.jpg", "../up.jpg"):
-        (output_local / name).write_bytes(b"x")
-    (output_local / "link").symlink_to(output_local.parent)
-    recorded = ["a.jpg", "sub/made.jpg", "gone.jpg", "../up.jpg", "link/up.jpg", "x" * 300]
-    outputs.record_outputs(recorded)
-    outputs.clear_outputs()
-    left = {p.relative_to(output_local).as_posix() for p in output_local.rglob("*") if p.is_file()}
-    assert left == {"sub/foreign.txt", "foreign.jpg"}
-    assert (output_local.parent / "up.jpg").exists()
-
-
-def test_an_output_replaced_by_a_link_is_unlinked_and_its_target_kept(output_local):
-    (output_local / "foreign.jpg").write_bytes(b"x")
-    (output_local / "a.jpg").symlink_to(output_local / "foreign.jpg")
-    outputs.record_outputs(["a.jpg"])
-    outputs.clear_outputs()
-    assert [p.name for p in output_local.iterdir() if p.is_file()] == ["foreign.jpg"]
-
-
-def test_a_damaged_record_of_outputs_is_one_clear_error(output_local):
-    outputs.OUTPUTS_JSON.write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        outputs.clear_outputs()
-
-
-def test_what_is_no_manifest_is_left_alone(s3, buckets, pictures, capsys):
-    upload_images(s3, buckets, pictures, "run-1")
-    for name in ("junk.json", "list.json"):
-        body = b"[1]" if name == "list.json" else b"\xff"
-        s3.put_object(Bucket=OUT, Key=f"metrics/manifests/{name}", Body=body)
-    clean_cloud(s3, buckets)
-    assert list_keys(s3, IN, "") == []
-    assert len(list_keys(s3, OUT, "")) == 2
-    assert capsys.readouterr().err.count("left alone") == 2
-
-
 # --- waiting ------------------------------------------------------------------------------------
 
 
@@ -273,6 +197,11 @@ def test_rows_of_other_runs_and_rounds_do_not_count(s3):
     append_rows(s3, OUT, plenty)
     with pytest.raises(UserError, match=r"1 of 1 pictures have no cloud row .*'a'"):
         wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 0.1)
+
+
+def test_rows_that_wait_are_appended_before_they_are_downloaded(s3):
+    put_row(s3, OUT, row("a"))
+    assert [r.image_key for r in download_rows(s3, OUT, "run")] == ["a"]
 
 
 def test_a_time_out_names_the_missing(s3):
@@ -325,6 +254,61 @@ def test_a_run_id_is_used_once(s3, buckets, pictures):
 def test_a_bucket_that_is_denied_or_gone_fails_at_once(s3):
     with pytest.raises(ClientError):
         wait_for_rows(s3, "no-such-bucket", {RowId("run", 1, "a")}, 60)
+
+
+def fault(status: int) -> ClientError:
+    answer = {"Error": {"Code": "Fault"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "Call")
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("head_object", EndpointConnectionError(endpoint_url="http://x")),
+        ("get_object", fault(503)),
+        ("list_objects_v2", fault(500)),
+        ("delete_objects", fault(500)),
+    ],
+)
+def test_the_wait_outlives_faults_of_the_cloud(s3, monkeypatch, capsys, call, error):
+    monkeypatch.setattr(cloud_rows, "STALLED_S", 0)
+    monkeypatch.setattr(cloud_rows, "POLL_S", 0)
+    put_row(s3, OUT, row("a"))
+    real, errors = getattr(s3, call), iter([error])
+
+    def fail_once(**params: object) -> dict:
+        for problem in errors:
+            raise problem
+        return real(**params)
+
+    monkeypatch.setattr(s3, call, fail_once)
+    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60)
+    assert found == row("a")
+    assert "still waiting after: " in capsys.readouterr().err
+
+
+def test_the_wait_outlives_faults_of_the_failure_queue(s3, monkeypatch):
+    monkeypatch.setattr(cloud_rows, "STALLED_S", 0)
+    monkeypatch.setattr(cloud_rows, "POLL_S", 0)
+    calls = []
+
+    def settle(missing: set[RowId]) -> None:
+        calls.append(missing)
+        if len(calls) == 1:
+            raise fault(500)
+        put_row(s3, OUT, row("a", status="error"))
+
+    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60, settle_failures=settle)
+    assert (len(calls), found.status) == (2, "error")
+
+
+def test_the_names_of_the_missing_are_told_when_the_cloud_never_answers(s3, monkeypatch):
+    def fail(**_: object) -> dict:
+        raise fault(500)
+
+    monkeypatch.setattr(s3, "head_object", fail)
+    with pytest.raises(UserError, match=r"1 of 1 pictures have no cloud row .*'a'"):
+        wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 0.01)
 
 
 def test_importing_the_scripts_does_nothing():

@@ -1,0 +1,248 @@
+"""What lies between an actor and a service: latency, faults, and the client's own retries."""
+
+import contextlib
+import random
+from collections import Counter
+from functools import partial
+from types import SimpleNamespace
+
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+
+from fault_model.plan import Plan
+from fault_model.schedule import Actor, Ended, Schedule
+from fault_model.services import S3, Queue, client_error
+from lambda_function.metrics_log import CSV_KEY, INPUT_PREFIX, LEASE_KEY, ROWS_PREFIX
+
+ATTEMPTS = 5  # max_attempts of the project's clients
+LONGEST_BACKOFF_S = 20  # of botocore's standard mode
+READ_TIMEOUT_S = 20  # read_timeout of the handler's client
+LATEST_S = 60  # until a request that was given up arrives
+ENDPOINT = "http://127.0.0.1:9"
+
+
+class Retried(Exception):
+    """What the client tries again after; `error` is what it raises when that was the last try."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
+class Network:
+    def __init__(self, plan: Plan, rng: random.Random, schedule: Schedule, s3: S3, queue: Queue):
+        self._plan = plan
+        self._rng = rng
+        self._schedule = schedule
+        self._s3 = s3
+        self._services = {"s3": s3, "sqs": queue}
+        self.disrupted_at = float("-inf")  # the latest disruption
+        self.reliable = False  # no faults any more
+        self.requests: Counter[str] = Counter()  # by place
+        self.refused: Counter[str] = Counter()  # conditional PUTs, by place
+        self.struck: Counter[str] = Counter()  # faults, by kind
+
+    def client(self, service: str) -> "Client":
+        return Client(partial(self._request, service))
+
+    def disrupt(self) -> None:
+        self.disrupted_at = self._schedule.now
+
+    def _request(self, service: str, operation: str, **params: object) -> dict:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._attempt(service, operation, params)
+            except Retried as problem:
+                error = problem.error
+            if attempt < ATTEMPTS:
+                backoff_s = min(self._rng.random() * 2**attempt, LONGEST_BACKOFF_S)
+                self._schedule.pause(backoff_s)
+        raise error
+
+    def _attempt(self, service: str, operation: str, params: dict) -> dict:
+        schedule, place = self._schedule, place_of(operation, params)
+        self.requests[place] += 1
+        fault = self._fault(place, operation)
+        if fault == "killed before":
+            schedule.end_running(f"killed before {place}")
+        carry_out = partial(self._carry_out, service, operation, params, place, self._s3.changes)
+        try:
+            schedule.pause(self._latency_s(place))
+        except Ended:
+            self._may_still_arrive(operation, carry_out)
+            raise
+        self._fail_before(fault, operation, carry_out)
+        try:
+            answer, error = carry_out(schedule.running, fault == "partial"), None
+        except ClientError as refusal:
+            answer, error = None, refusal
+        schedule.check()  # the invariants, after the change
+        if fault in ("lost", "lost 500"):
+            schedule.note(f"  the answer is lost ({fault})")
+            raise Retried(self._error("500" if fault == "lost 500" else "reset", operation))
+        if fault == "killed after":
+            schedule.end_running(f"killed after {place}")
+        if error:
+            raise error
+        if fault == "torn" and "Body" in answer:
+            answer["Body"] = SimpleNamespace(read=self._tear)
+        return answer
+
+    def _fail_before(self, fault: str, operation: str, carry_out: partial) -> None:
+        """Raise what comes of a fault that leaves the request undone, or undone for now."""
+        if fault in ("500", "503", "reset"):
+            self._schedule.note(f"{operation} -> {fault}")
+            raise Retried(self._error(fault, operation))
+        if fault == "late":
+            self._arrive_late(carry_out, self._rng.uniform(0, LATEST_S))
+            self._schedule.pause(READ_TIMEOUT_S)
+            self._schedule.note(f"{operation} -> no answer")
+            raise Retried(ReadTimeoutError(endpoint_url=ENDPOINT))
+
+    def _fault(self, place: str, operation: str) -> str:
+        """The kind of fault that strikes this request; empty for none."""
+        plan, draw = self._plan, self._rng.random()
+        if self.reliable:
+            return ""
+        now = self._schedule.now
+        if any(start <= now < end for start, end in plan.outages) and draw < 0.9:
+            return "503"
+        if plan.place in ("", place):
+            for kind, probability in plan.faults.items():
+                draw -= probability
+                if draw < 0:
+                    if not _can_strike(kind, operation, self._schedule.running):
+                        return ""
+                    self.struck[kind] += 1
+                    return kind
+        return ""
+
+    def _carry_out(
+        self,
+        service: str,
+        operation: str,
+        params: dict,
+        place: str,
+        changes_before: int,
+        sender: Actor,
+        partly: bool = False,
+    ) -> dict:
+        """What the service does with the request, when it arrives."""
+        who, what = sender.name, f"{operation} {_keys(params)}"
+        conditional = "IfMatch" in params or "IfNoneMatch" in params
+        try:
+            if conditional and self._conflicts(params, changes_before):
+                raise client_error("ConditionalRequestConflict", "PutObject")
+            if partly and operation == "delete_objects":
+                answer = self._delete_but_one(params)
+            else:
+                answer = getattr(self._services[service], operation)(**params)
+        except ClientError as error:
+            self.refused[place] += conditional
+            self._schedule.note(f"{what} -> {error.response['Error']['Code']}", who)
+            raise
+        self._schedule.note(what, who)
+        return answer
+
+    def _conflicts(self, params: dict, changes_before: int) -> bool:
+        """Whether a conditional PUT met another change of the object and is answered 409."""
+        changed = self._s3.changed_at.get((params["Bucket"], params["Key"]), 0)
+        return changed > changes_before and self._rng.random() < self._plan.conflicts
+
+    def _delete_but_one(self, params: dict) -> dict:
+        first, *others = params["Delete"]["Objects"]
+        rest = {"Objects": others, "Quiet": True}
+        answer = self._s3.delete_objects(Bucket=params["Bucket"], Delete=rest)
+        problem = {"Key": first["Key"], "Code": "InternalError", "Message": "InternalError"}
+        return {**answer, "Errors": [problem]}
+
+    def _may_still_arrive(self, operation: str, carry_out: partial) -> None:
+        """The sender died while its request was under way."""
+        if is_write(operation) and not self._schedule.failure and self._rng.random() < 0.5:
+            self._arrive_late(carry_out, self._rng.uniform(0, 1))
+
+    def _arrive_late(self, carry_out: partial, seconds: float) -> None:
+        sender = self._schedule.running
+
+        def arrive() -> None:
+            self.disrupt()
+            self._schedule.note("a request that its sender gave up arrives:", sender.name)
+            with contextlib.suppress(ClientError):  # nobody hears the answer
+                carry_out(sender)
+
+        self._schedule.at(self._schedule.now + seconds, arrive)
+
+    def _latency_s(self, place: str) -> float:
+        rng, latency = self._rng, self._plan.latency
+        if latency == "wild":
+            return 10 ** rng.uniform(-3, 0.7)
+        if latency == "slow" and rng.random() < 0.15:
+            return rng.uniform(2, READ_TIMEOUT_S)
+        stalls = {"": 0.1, place: 0.5}.get(self._plan.place, 0)
+        if latency == "stalling" and rng.random() < stalls:
+            return rng.uniform(20, 45)  # as of many tries, or of a process that was frozen
+        return rng.uniform(0.005, 0.05) if rng.random() < 0.8 else rng.uniform(0.05, 0.5)
+
+    def _error(self, fault: str, operation: str) -> Exception:
+        if fault == "reset":
+            return ConnectionClosedError(endpoint_url=ENDPOINT)
+        return client_error("SlowDown" if fault == "503" else "InternalError", operation)
+
+    def _tear(self) -> bytes:
+        self._schedule.note("  the body breaks off")
+        raise ResponseStreamingError(error="the body broke off")
+
+
+class Client:
+    """What boto3's clients offer to the code under test."""
+
+    exceptions = SimpleNamespace(ClientError=ClientError)
+    meta = SimpleNamespace(endpoint_url=ENDPOINT)
+
+    def __init__(self, request: partial):
+        self._request = request
+
+    def __getattr__(self, operation: str) -> partial:
+        return partial(self._request, operation)
+
+
+def _can_strike(kind: str, operation: str, actor: Actor) -> bool:
+    if kind.startswith("killed"):
+        return actor.mortal
+    only = {
+        "late": is_write(operation),
+        "torn": operation == "get_object",
+        "partial": operation == "delete_objects",
+    }
+    return only.get(kind, True)
+
+
+def is_write(operation: str) -> bool:
+    return operation.startswith(("put", "delete"))
+
+
+def _keys(params: dict) -> str:
+    """Of a request, as its line in a trace names them."""
+    if "Delete" in params:
+        return ", ".join(entry["Key"] for entry in params["Delete"]["Objects"])
+    return repr(params.get("Key") or params.get("Prefix", ""))
+
+
+def place_of(operation: str, params: dict) -> str:
+    """What a request is about and what it does, as in plan.PLACES."""
+    verb = operation.partition("_")[0]
+    if "QueueUrl" in params:
+        return f"queue {verb}"
+    if "Delete" in params or "Prefix" in params:
+        return f"rows {verb}"
+    key = params["Key"]
+    for name, about in ((CSV_KEY, "csv"), (LEASE_KEY, "lease")):
+        if key == name:
+            return f"{about} {verb}"
+    for prefix, about in ((ROWS_PREFIX, "row"), (INPUT_PREFIX, "input")):
+        if key.startswith(prefix):
+            return f"{about} {verb}"
+    return f"output {verb}"
