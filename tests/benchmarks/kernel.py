@@ -8,7 +8,8 @@ when every processor is busy, and by the clock, which other work on the machine 
 PSNR are against a full decode resized with Lanczos. The "ceiling" decodes at a reduced scale and
 encodes a picture that was ready, and nothing else.
 
-Prints tables in Markdown, and draws a chart into --output. About 7 minutes on 2 processors.
+Prints tables in Markdown, and draws a chart into --output.
+Took 9 minutes on 2 processors that others kept busy; a quiet machine needs less.
 
     python tests/benchmarks/kernel.py --install --output kernel.png
     python tests/benchmarks/kernel.py --quick --only 'plain Pillow' 'this project'
