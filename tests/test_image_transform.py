@@ -133,12 +133,20 @@ def test_a_large_picture_of_another_format_is_resized_like_a_small_one():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_of_twice_the_target_is_decoded_at_half_scale_and_resized_with_lanczos(mode):
-    data = encoded(noise(1800, 1400, mode), "JPEG")
+@pytest.mark.parametrize(
+    ("size", "half", "resample"),
+    [
+        pytest.param((1800, 1400), (900, 700), Image.Resampling.BICUBIC, id="near the target"),
+        pytest.param((2400, 1780), (1200, 890), Image.Resampling.BICUBIC, id="near in one way"),
+        pytest.param((2400, 1800), (1200, 900), Image.Resampling.HAMMING, id="1.5 x the target"),
+    ],
+)
+def test_a_jpeg_of_twice_the_target_is_decoded_at_half_scale_first(mode, size, half, resample):
+    data = encoded(noise(*size, mode, cell=8), "JPEG")
     image = opened(data)
     image.draft(None, TARGET_SIZE)
-    assert (image.mode, image.size) == (mode, (900, 700))
-    small = image.convert("RGB").resize(TARGET_SIZE, Image.Resampling.LANCZOS)
+    assert (image.mode, image.size) == (mode, half)
+    small = image.convert("RGB").resize(TARGET_SIZE, resample)
     assert difference(transformed(data), opened(encoded(small, "JPEG", quality=80))) < 0.01
 
 
@@ -154,6 +162,24 @@ def test_odd_sizes_are_not_warped_by_decoding_at_a_reduced_scale(size):
 def test_the_same_bytes_give_the_same_bytes():
     data = jpeg(1700, 1300)
     assert transform_image(data) == transform_image(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about glibc's malloc")
+def test_a_picture_uses_the_memory_of_the_one_before():
+    program = (
+        "import io, resource\n"
+        "from lambda_function.image_transform import Image, transform_image\n"
+        "picture = io.BytesIO()\n"
+        "Image.radial_gradient('L').resize((866, 578)).convert('RGB').save(picture, 'JPEG')\n"
+        "for _ in range(5):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    transform_image(picture.getvalue())\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 100  # page faults; 8 MB in fresh pages make 2,000
 
 
 # --- orientation ----------------------------------------------------------------------------------
@@ -182,7 +208,7 @@ def test_a_lying_jpeg_is_decoded_at_a_reduced_scale_when_its_own_axes_allow_it()
     large = encoded(noise(1200, 1600, "RGB"), "JPEG", exif=exif)  # 2 x 600 by 2 x 800
     image = opened(large)
     image.draft(None, (600, 800))
-    small = image.resize((600, 800), Image.Resampling.LANCZOS)
+    small = image.resize((600, 800), Image.Resampling.BICUBIC)
     turned = small.transpose(Image.Transpose.ROTATE_270)
     assert transform_image(large) == encoded(turned, "JPEG", quality=80, optimize=True)
 
