@@ -57,8 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--rounds",
         type=positive_int,
-        default=1,
-        help="how often both arms take all pictures; 3 or more tell the machine's drift apart",
+        default=None,
+        help="how often both arms take all pictures (1 without this flag); "
+        "3 or more tell the machine's drift apart",
     )
     parser.add_argument(
         "--aa",
@@ -100,6 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
+    if args.aa and args.cloud == "aws":
+        parser.error("--aa compares on-prem with itself, and uses no cloud")
     args.command_line = recorded_command(
         ["master_pipeline.py", *(sys.argv[1:] if argv is None else argv)]
     )
@@ -114,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     pictures = load_pictures(args.images)
     cloud_name = "none" if args.aa else args.cloud
     before = unfinished_of(args, pictures, cloud_name) if args.resume else None
+    args.rounds = args.rounds or 1
     if args.dry_run:
         print_plan(args, pictures)
         return DONE
@@ -121,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
         check_cost(args, pictures)
     check_files(args.bundle, args.against)
     run_id = before.run_id if before else args.run_id or new_run_id()
-    steps = before.record.get("steps") if before else None
-    record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures), steps)
+    earlier = before.record if before else None
+    record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures), earlier)
     measure = compare_on_prem_with_itself if args.aa else compare_with_cloud
     exit_code = measure(args, run_id, pictures, record, before)
     record.conclude(exit_code)
@@ -135,15 +139,18 @@ def unfinished_of(
     """The run to go on with, whose number of rounds takes the place of --rounds."""
     from metrics.resume import unfinished_run
 
+    before = unfinished_run(pictures, cloud_name)
     if cloud_name == "embedded" and not args.endpoint_url:
         raise UserError(
             "an embedded cloud ends with its run, and so do the rows in it: nothing to resume; "
             "a run on one that you start yourself (--endpoint-url) or on AWS can be"
         )
-    before = unfinished_run(pictures, cloud_name)
     if args.run_id not in (None, before.run_id):
         raise UserError(f"the interrupted run is {before.run_id!r}, and not {args.run_id!r}")
-    args.rounds = before.passes // 2 if args.aa else before.passes
+    rounds = before.passes // 2 if args.aa else before.passes
+    if args.rounds not in (None, rounds):
+        raise UserError(f"the interrupted run is one of {rounds} rounds, and not of {args.rounds}")
+    args.rounds = rounds
     return before
 
 
@@ -175,10 +182,8 @@ def compare_with_cloud(
             process_on_prem(pictures, run_id, args.workers, number)
 
     def pass_in_cloud(number: int) -> None:
-        with record.step("upload", number, args.rounds) as step:
+        with record.step("upload", number, args.rounds):
             done = uploaded_before(s3, buckets, pictures, run_id, number) if before else frozenset()
-            if 0 < len(done) < len(pictures):  # else the pass went on by itself, or is new
-                step["resumed"] = len(done)
             upload_images(s3, buckets, pictures, run_id, number, before=done)
         with record.step("wait", number, args.rounds):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}

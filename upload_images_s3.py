@@ -173,7 +173,8 @@ def uploaded_before(
             if is_missing(error):
                 return False
             raise
-        return (found.get("run-id"), found.get("round")) == (run_id, str(round_number))
+        same = (found.get("run-id"), found.get("round"), found.get("sha256"))
+        return same == (run_id, str(round_number), picture.sha256)
 
     with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
         are_there = pool.map(is_there, pictures)

@@ -147,7 +147,8 @@ def serve(args: argparse.Namespace) -> int:
                 stack = "no stack" if args.empty else f"stack {args.stack!r}"
                 print(
                     f"embedded cloud ready, {stack} deployed, "
-                    f"{args.concurrency} environments at most; Ctrl-C stops it",
+                    f"{args.concurrency} environments at most; Ctrl-C stops it"
+                    + (f"; with faults of seed {args.faults.seed}" if args.faults else ""),
                     file=sys.stderr,
                 )
             stop.wait()

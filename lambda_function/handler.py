@@ -39,13 +39,16 @@ from lambda_function.metrics_log import (
 )
 
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
+LONGEST_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
 CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a user is called so
 
 # An append takes 7 requests, whatever the number of rows. So an environment that is busy makes one
-# from time to time only, and leaves its rows to the next: its own, or that of the pass's end.
+# from time to time only, and leaves its rows to the next: its own, or that of the pass's end. Where
+# events come late, the last of all may be none of those: then whoever reads the rows, the wait or
+# the compare script, appends what is left.
 APPEND_EVERY_S = 2.0
-LAST_OF_PASS = 8  # pictures with fewer followers: perhaps no other comes after, so they append
+LAST_OF_PASS = 16  # pictures with fewer followers: perhaps no other comes after, so they append
 
 _is_cold = True
 _last_append = -math.inf  # by time.monotonic()
@@ -102,10 +105,10 @@ def lambda_handler(event: dict, context) -> dict:
         may_be_last |= followers < LAST_OF_PASS
     is_due = time.monotonic() - _last_append >= APPEND_EVERY_S
     if (counts["ok"] or counts["error"]) and (is_due or may_be_last):
-        _last_append = time.monotonic()
         counts["appended"] = append_rows(
             s3, output_bucket, lambda: context.get_remaining_time_in_millis() / 1000
         )
+        _last_append = time.monotonic()
     took_ms = round((time.perf_counter() - start) * 1000, 1)
     line = {"request_id": context.aws_request_id, "took_ms": took_ms, **counts}
     print(json.dumps({**line, "s3_requests": dict(_s3_requests)}))
@@ -171,7 +174,7 @@ def process_record(
 def number_in(metadata: dict[str, str], name: str, default: int) -> int:
     """`default` for an object that was not put by upload_images_s3.py."""
     text = metadata.get(name, "")
-    return int(text) if text.isdecimal() else default
+    return int(text) if text.isdecimal() and len(text) < LONGEST_NUMBER else default
 
 
 def environment_of(s3) -> str:

@@ -3,9 +3,9 @@
 It runs in the Lambda zip, so it needs Pillow and the standard library only.
 
 Decisions that a result depends on:
-- JPEGs at least twice the target in both directions are decoded at a reduced DCT scale; what is
-  then still 1.5 times the target or more is resized with Hamming's filter, everything else with
-  bicubic, Pillow's default.
+- JPEGs at least twice the target in both directions are decoded at a reduced DCT scale, and then
+  resized with Lanczos, or with Hamming's filter when they are still 1.5 times the target or more;
+  everything else is resized with bicubic, Pillow's default.
 - EXIF orientation is applied; transparency is flattened on white; the first frame counts.
 - ICC profiles are neither applied nor kept; the numbers are taken for sRGB. The published reference
   run did so, and only so are its outputs' sizes repeated to the byte. What it costs: pictures in a
@@ -107,11 +107,11 @@ def _fit(file: io.BytesIO) -> Image.Image:
 def _filter_after_draft(shrink_x: float, shrink_y: float) -> Image.Resampling:
     """The fastest filter whose SSIM is within 0.005 of libvips's (tests/benchmarks/kernel.py).
 
-    Lanczos takes 1.3 times as long as bicubic and 2.2 times as long as Hamming's, which blurs too
-    much near the target's size.
+    Near the target's size that is Lanczos: with bicubic a picture takes 7 to 12% less time, but
+    photographs of 12 megapixels were 0.007 below. Further away it is Hamming's, in half the time.
     """
     near = min(shrink_x, shrink_y) < 1.5
-    return Image.Resampling.BICUBIC if near else Image.Resampling.HAMMING
+    return Image.Resampling.LANCZOS if near else Image.Resampling.HAMMING
 
 
 def _check_size(image: Image.Image) -> None:

@@ -407,7 +407,7 @@ class Environment(threading.Thread):
         if not alive:
             self.kill()
         try:
-            output = self._log(invocation, duration_ms, init_ms, memory_mb, note)
+            output = self._log(invocation, duration_ms, init_ms, memory_mb, note, what)
             outcome = Outcome(outcome.payload, outcome.error, output.encode()[-TAIL_BYTES:])
         finally:  # whatever becomes of the log, somebody waits for the outcome
             invocation.on_end(invocation, outcome)
@@ -436,6 +436,7 @@ class Environment(threading.Thread):
         init_ms: float | None,
         memory_mb: int,
         note: str,
+        what: str,
     ) -> str:
         """Write the invocation's log lines, START to REPORT; returns them."""
         with self._log_path.open("rb") as log:
@@ -452,6 +453,10 @@ class Environment(threading.Thread):
         ]
         if init_ms is not None:
             report.append(f"Init Duration: {init_ms:.2f} ms")
+        if what == "timeout":
+            report.append("Status: timeout")
+        elif note:
+            report.append("Status: error\tError Type: Runtime.ExitError")
         lines = [
             f"START RequestId: {invocation.request_id} Version: $LATEST",
             *output.decode(errors="replace").splitlines(),

@@ -22,6 +22,7 @@ from lambda_function.metrics_log import (
     RowId,
     append_leftovers,
     is_missing,
+    pending_rows,
     read_object,
     rows_of_csv,
     status_of,
@@ -33,12 +34,13 @@ MANIFESTS_PREFIX = "metrics/manifests/"
 POLL_S = 0.5
 STALLED_S = 5  # without a new row for this long, rows that wait are appended from here
 APPEND_LIMIT_S = 30
+DOWNLOAD_LIMIT_S = 600  # for appending all that is left: nobody else may come
 
 
 def default_timeout_s(pictures: int, on_aws: bool) -> float:
     """Generous: cold starts and late events, and a second for each picture. On AWS, three tries of
     60 s and the one and two minutes before the retries, so that a failure is known by then."""
-    return (500 if on_aws else 120) + pictures
+    return (500 if on_aws else 200) + pictures
 
 
 def wait_for_rows(
@@ -159,7 +161,10 @@ def missing_message(missing: set[RowId], expected: int, timeout_s: float) -> str
 def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
     """The run's rows in the bucket's CSV, once those that wait are appended; says on stderr how
     many of other runs it left out."""
-    append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
+    with _faults_waited_out():
+        append_leftovers(s3, bucket, time_left_s(DOWNLOAD_LIMIT_S))
+        if waiting := pending_rows(s3, bucket):
+            print(f"{len(waiting)} or more rows wait to be appended; run it again", file=sys.stderr)
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         raise UserError(f"s3://{bucket}/{CSV_KEY} does not exist: no picture was processed yet")

@@ -32,6 +32,8 @@ def print_plan(args: argparse.Namespace, pictures: list[Picture]) -> None:
     """What a run with these flags would do, cost and delete."""
     total = sum(picture.size for picture in pictures)
     rounds = f"{args.rounds} round{'' if args.rounds == 1 else 's'}"
+    if args.resume:
+        print("would go on with the interrupted run, without what is done already")
     print(f"would process {len(pictures)} pictures, {total:,} bytes, in {rounds}")
     if args.aa:
         print(f"on this machine only, {2 * args.rounds} times, with {args.workers} workers")

@@ -24,6 +24,7 @@ SHAPE = {
     "command_line": _TEXT,
     "cloud": _TEXT,
     "throttles": _NUMBER,
+    "resumed_at": [_TEXT],
     "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
     "environment": {
         **dict.fromkeys(("python", "system", "cpu", "git_commit"), _TEXT),
@@ -34,7 +35,6 @@ SHAPE = {
         {
             **dict.fromkeys(("step", "start", "end", "status"), _TEXT),
             "round": _NUMBER,
-            "resumed": _NUMBER,
             "machine": _NUMBER,
         }
     ],
@@ -87,9 +87,9 @@ class RunRecord:
         command_line: str,
         cloud: str,
         data_set: dict[str, object],
-        steps: list[dict] | None = None,
+        earlier: dict | None = None,
     ):
-        """With the `steps` that are over already when an interrupted run goes on."""
+        """With the `earlier` record of the run when it was interrupted and goes on."""
         self._content = {
             "run_id": run_id,
             # A file name may not be UTF-8; what is no text is kept as its escape.
@@ -97,15 +97,20 @@ class RunRecord:
             "cloud": cloud,
             "data_set": data_set,
             "environment": describe(),
-            "steps": list(steps or []),
+            "steps": [],
+            "resumed_at": [],
             "exit_code": None,
         }
+        if earlier:
+            self._content["steps"] = earlier.get("steps", [])
+            self._content["resumed_at"] = [*earlier.get("resumed_at", []), utc_now()]
+        self._write()  # at once, so that what was begun can be resumed
 
     @contextlib.contextmanager
-    def step(self, name: str, number: int = 1, of: int = 1) -> Iterator[dict]:
+    def step(self, name: str, number: int = 1, of: int = 1) -> Iterator[None]:
         """Record when the step begins and ends, whether it failed, and what slowed the machine.
 
-        With `number` when it is one of several passes. Facts may be added to what is yielded.
+        With `number` when it is one of several passes.
         """
         entry = {"step": name, "start": utc_now(), "end": None, "status": "failed"}
         if of > 1:
@@ -114,7 +119,7 @@ class RunRecord:
         self._content["steps"].append(entry)
         start, counters = time.monotonic(), CpuCounters.now()
         try:
-            yield entry
+            yield
             entry["status"] = "done"
         except KeyboardInterrupt:
             entry["status"] = "interrupted"

@@ -58,7 +58,13 @@ def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespa
 def cloud_problem(error: Exception) -> str | None:
     """One line about an error at the cloud that a user can mend; None for any other error."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        EndpointConnectionError,
+        NoCredentialsError,
+        NoRegionError,
+    )
 
     from lambda_function.metrics_log import MetricsLogError
 
@@ -73,6 +79,8 @@ def cloud_problem(error: Exception) -> str | None:
         step = NEXT_STEPS.get(answer["Code"])
         line = f"{what}: {answer['Code']}: {answer.get('Message', '')}"
         return _one_line(f"{line}; {step}" if step else line)
+    if isinstance(error, EndpointConnectionError):
+        return f"{_one_line(str(error))}; is it running? (an embedded cloud ends with Ctrl-C)"
     if isinstance(error, BotoCoreError | Boto3Error | MetricsLogError):
         return _one_line(str(error))
     return None

@@ -163,13 +163,17 @@ def cpu_share(rows: pd.DataFrame) -> float:
 
 
 def was_resumed(record: dict) -> bool:
-    """Whether a pass was interrupted and went on later: its makespan holds the pause."""
-    return any(step.get("resumed") for step in record.get("steps", []))
+    """Whether the run was interrupted and went on later: a makespan may hold the pause."""
+    return bool(record.get("resumed_at"))
 
 
 def warnings_of_machine(record: dict) -> list[Finding]:
     """Warnings from what the run record saw of the machine and the cloud during the passes."""
     found = []
+    if was_resumed(record):
+        text = f"the run was interrupted and resumed on {record['resumed_at'][-1]}"
+        advice = "drift over the pause counts in its round, and nothing is said of the whole job"
+        found.append(Finding(text, advice=advice))
     if throttles := record.get("throttles"):
         text = f"the cloud: AWS throttled {counted(int(throttles), 'invocation')}"
         advice = "they ran later: raise the account's or the function's concurrency"
@@ -177,9 +181,6 @@ def warnings_of_machine(record: dict) -> list[Finding]:
     for step in record.get("steps", []):
         machine = step.get("machine") or {}
         name = step["step"] + (f" (round {step['round']})" if step.get("round") else "")
-        if step.get("resumed"):
-            text = f"{name}: resumed after an interruption, so nothing is said of the whole job"
-            found.append(Finding(text, advice="the pause drifts into that round, too; run it anew"))
         if machine.get("steal_share", 0) > LARGEST_STEAL:
             text = f"{name}: other guests of the host took {machine['steal_share']:.0%} of the CPU"
             found.append(Finding(text, advice="use more rounds, or a machine of your own"))

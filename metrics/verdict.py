@@ -62,7 +62,7 @@ def _why_no_makespans(comparison: Comparison) -> str:
     if comparison.is_partial:
         return "rows are missing"
     if was_resumed(comparison.record):
-        return "a pass was interrupted and resumed, and its makespan holds the pause"
+        return "the run was interrupted and resumed, and a makespan may hold the pause"
     spans = [arm.makespan_s for arm in (comparison.first, comparison.second)]
     if any(map(math.isnan, spans)):
         return "timestamps are unknown"

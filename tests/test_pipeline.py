@@ -205,6 +205,8 @@ def test_a_cloud_of_ones_own_is_started_whatever_the_environment_says(checkout, 
         (["--timeout", "-1"], 2, "not a number of seconds"),
         (["--workers", "none"], 2, "not a whole number"),
         (["--no-such-flag"], 2, "unrecognized arguments"),
+        (["--aa", "--cloud", "aws"], 2, "--aa compares on-prem with itself"),
+        (["--resume"], 1, "nothing to resume"),
     ],
 )
 def test_wrong_use_is_one_line_and_the_right_exit_code(

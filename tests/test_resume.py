@@ -118,6 +118,14 @@ def test_other_pictures_are_named(left, pictures):
         unfinished_run(pictures[:2], "aws")
 
 
+def test_a_picture_that_changed_since_is_uploaded_again(s3, buckets, pictures):
+    upload_images(s3, buckets, pictures, "run")
+    pictures[1].path.write_bytes(jpeg(colour="black"))
+    listed = load_pictures(pictures[1].path.parent)
+    before = uploaded_before(s3, buckets, listed, "run", 1)
+    assert before == {picture.image_key for picture in pictures} - {pictures[1].image_key}
+
+
 def test_without_a_manifest_there_is_nothing_to_resume(left, pictures):
     left["MANIFEST_JSON"].unlink()
     with pytest.raises(UserError, match="nothing to resume"):
@@ -127,11 +135,11 @@ def test_without_a_manifest_there_is_nothing_to_resume(left, pictures):
 # --- the pipeline -------------------------------------------------------------------------------
 
 
-def test_an_embedded_cloud_of_its_own_leaves_nothing_to_resume(checkout, run_script_in):
+def test_without_a_run_before_there_is_nothing_to_resume(checkout, run_script_in):
     (checkout / "images_to_upload" / "a.jpg").write_bytes(jpeg())
     done = run_script_in("master_pipeline.py", "--resume")
     assert done.returncode == 1
-    assert "an embedded cloud ends with its run" in done.stderr
+    assert "nothing to resume" in done.stderr
 
 
 @pytest.mark.parametrize("after", ["upload (1 of 2): ", "wait (1 of 2): "])
@@ -169,6 +177,9 @@ def test_an_interrupted_run_goes_on_without_doing_anything_twice(
     assert both[: len(on_prem)]["timestamp"].tolist() == on_prem["timestamp"].tolist()
     record = json.loads((checkout / "metrics/run.json").read_text())
     assert (record["run_id"], record["exit_code"]) == (run_id, 0)
+    assert len(record["resumed_at"]) == 1
+    assert "the run was interrupted and resumed on" in done.stdout
+    assert "finishes the whole job" not in done.stdout.replace("which finishes", "")
     again = run_script_in("master_pipeline.py", *flags[:2], "--resume")
     assert again.returncode == 1
     assert f"run {run_id!r} is done" in again.stderr

@@ -83,7 +83,8 @@ def test_an_os_error_without_a_file_is_its_reason_alone(capsys):
 CLOUD_ERRORS = {
     "no AWS credentials found; run `aws configure`, or use --profile": NoCredentialsError(),
     "no AWS region is set; use --region or AWS_REGION": NoRegionError(),
-    'Could not connect to the endpoint URL: "http://127.0.0.1:9/"': EndpointConnectionError(
+    'Could not connect to the endpoint URL: "http://127.0.0.1:9/"; is it running? '
+    "(an embedded cloud ends with Ctrl-C)": EndpointConnectionError(
         endpoint_url="http://127.0.0.1:9/"
     ),
     "Failed to upload a to b: it broke": S3UploadFailedError("Failed to upload a to b:\n it broke"),
@@ -355,6 +356,19 @@ def run_json(tmp_path, monkeypatch) -> Path:
 def new_record() -> run_record.RunRecord:
     data_set = {"pictures": 2, "bytes": 15, "fingerprint": "f"}
     return run_record.RunRecord("run-1", "master_pipeline.py --x", "aws", data_set)
+
+
+def test_a_record_is_there_from_the_start_and_goes_on_when_the_run_is_resumed(run_json):
+    with new_record().step("clean"):
+        run_json.unlink()
+    first = json.loads(run_json.read_text())
+    assert (first["resumed_at"], first["exit_code"]) == ([], None)
+    again = run_record.RunRecord("run-1", "master_pipeline.py --resume", "aws", {}, first)
+    assert again.begun.isoformat(timespec="milliseconds") == first["steps"][0]["start"]
+    resumed = json.loads(run_json.read_text())
+    assert resumed["steps"] == first["steps"]
+    assert len(resumed["resumed_at"]) == 1
+    assert run_record.is_record(resumed)
 
 
 def test_the_record_says_what_ran_on_what_and_when(run_json, capsys):

@@ -274,9 +274,9 @@ def test_throttled_invocations_are_warned_of():
     assert warnings_of_machine({"throttles": 0}) == []
 
 
-def test_a_pass_that_was_resumed_is_warned_of():
-    (found,) = warnings_of_machine({"steps": [{"step": "upload", "round": 2, "resumed": 5}]})
-    assert str(found).startswith("upload (round 2): resumed after an interruption")
+def test_a_run_that_was_resumed_is_warned_of():
+    (found,) = warnings_of_machine({"resumed_at": ["2026-11-24T12:00:00+00:00"]})
+    assert str(found).startswith("the run was interrupted and resumed on 2026-11-24T12:00:00")
 
 
 @pytest.mark.parametrize(("machine", "text"), SEEN.values(), ids=SEEN)

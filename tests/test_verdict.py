@@ -279,10 +279,10 @@ def test_the_two_questions_have_their_own_answers():
 
 
 def test_a_pause_in_a_pass_leaves_nothing_to_say_of_the_whole_job():
-    record = {"steps": [{"step": "upload", "round": 2, "resumed": 1}]}
+    record = {"resumed_at": ["2026-11-24T12:00:00+00:00"]}
     resumed = judged([[2.0, 2.02, 1.98]] * 3, record=record)
     said = verdict_whole_job(resumed)
-    assert said.endswith("a pass was interrupted and resumed, and its makespan holds the pause")
+    assert said.endswith("the run was interrupted and resumed, and a makespan may hold the pause")
     assert verdict_per_picture(resumed).startswith("on-prem is 2.0")
 
 

@@ -1,8 +1,10 @@
 """What lies between an actor and a service: latency, faults, and the client's own retries."""
 
 import contextlib
+import io
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
@@ -88,7 +90,7 @@ class Network:
         if error:
             raise error
         if fault == "torn" and "Body" in answer:
-            answer["Body"] = SimpleNamespace(read=self._tear)
+            answer["Body"] = TornBody(self._schedule.note)
         return answer
 
     def _fail_before(self, fault: str, operation: str, carry_out: partial) -> None:
@@ -191,8 +193,14 @@ class Network:
             return ConnectionClosedError(endpoint_url=ENDPOINT)
         return client_error("SlowDown" if fault == "503" else "InternalError", operation)
 
-    def _tear(self) -> bytes:
-        self._schedule.note("  the body breaks off")
+
+class TornBody(io.BytesIO):
+    def __init__(self, note: Callable[[str], None]):
+        super().__init__()
+        self._note = note
+
+    def read(self, *_: int) -> bytes:
+        self._note("  the body breaks off")
         raise ResponseStreamingError(error="the body broke off")
 
 
