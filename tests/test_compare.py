@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,16 @@ from metrics.script import UserError
 SCRIPT = "compare_cloud_onprem_metrics.py"
 KEYS = ("a.jpg", "dir/b,c.jpg", "ü.jpg")
 REFERENCE_HEADER = "timestamp,image_key,orig_size,new_size,proc_ms\n"
+
+
+@pytest.fixture(autouse=True)
+def _one_picture_for_all_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time, and has tests of its own (test_charts.py); the scripts that
+    run as subprocesses draw all the same."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    drawn = defaultdict(picture.getvalue)
+    monkeypatch.setattr(judgement, "draw_charts", lambda _: drawn)
 
 
 def on_prem_rows(run_id: str = "run", proc_ms: float = 10.0) -> list[MetricRow]:
