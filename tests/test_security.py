@@ -399,7 +399,7 @@ def test_an_error_about_an_endpoint_shows_no_password_of_its_url(tmp_path, capsy
 
 def test_an_error_of_boto3_shows_no_password_of_a_url():
     error = EndpointConnectionError(endpoint_url=f"http://{USER}:{PASSWORD}@127.0.0.1:9/b?list")
-    assert cloud_problem(error) == (
+    assert cloud_problem(error).startswith(
         'Could not connect to the endpoint URL: "http://***@127.0.0.1:9/b?list"'
     )
 
