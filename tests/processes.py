@@ -36,6 +36,11 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Living processes that `pid` itself started."""
+    return sorted(child for child, parent in _living().items() if parent == pid)
+
+
 def is_starting_workers(pid: int) -> bool:
     """Whether a worker of a pool is among the processes that `pid` started."""
     return any(b"spawn_main" in _command(child) for child in descendants(pid) - {pid})
