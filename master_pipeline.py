@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         type=positive_seconds,
         default=None,
         help="seconds to wait for the cloud's rows of a round; "
-        "default: 120 (on AWS 500), and one a picture",
+        "default: 200 (on AWS 500), and one a picture",
     )
     parser.add_argument(
         "--resume",

@@ -38,8 +38,8 @@ DOWNLOAD_LIMIT_S = 600  # for appending all that is left: nobody else may come
 
 
 def default_timeout_s(pictures: int, on_aws: bool) -> float:
-    """Generous: cold starts and late events, and a second for each picture. On AWS, three tries of
-    60 s and the one and two minutes before the retries, so that a failure is known by then."""
+    """Generous: cold starts and late events, and a second for each picture; three tries of 60 s,
+    and on AWS the one and two minutes before the retries, so that a failure is known by then."""
     return (500 if on_aws else 200) + pictures
 
 
