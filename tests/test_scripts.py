@@ -203,7 +203,7 @@ HELP = {
             CPUS,
             "images_to_upload)",
             "default: a new one",
-            "default: 120 (on AWS 500), and one a picture",
+            "default: 200 (on AWS 500), and one a picture",
         ),
         *CLOUD_HELP,
     ],
