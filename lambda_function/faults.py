@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lambda_function.http_server import CONNECTION
 from lambda_function.lambda_runtime import FunctionConfig, Host, LambdaService
 
 
@@ -40,6 +39,7 @@ KINDS = {
     "reset": Kind(0.02, "the connection breaks before the request is carried out"),
     "lost": Kind(0.03, "the request is carried out, and the connection breaks before the answer"),
 }
+CONNECTION = "embedded_cloud.socket"  # where the server puts it in the environment of a request
 OF_FUNCTIONS = ("kill", "timeout")  # what happens to no other client of S3
 LONGEST_DELAY_S = 1.5
 THROTTLED_S = 1.0  # each time

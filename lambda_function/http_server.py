@@ -5,8 +5,9 @@ moto's own server closes each connection, and waits 10 ms before it does.
 
 from cheroot import wsgi
 
+from lambda_function.faults import CONNECTION
+
 THREADS = 40  # requests at once: uploads, and what environments read in parallel
-CONNECTION = "embedded_cloud.socket"  # in the environment of a request, for faults.py
 STOP_LIMIT_S = 1  # for requests under way
 
 

@@ -17,12 +17,12 @@ from lambda_function.metrics_log import (
     HEADER,
     PARALLEL_READS,
     PROCESSED_PREFIX,
+    STOP_BEFORE_S,
     MetricRow,
     MetricsLogError,
     RowId,
     append_leftovers,
     is_missing,
-    pending_rows,
     read_object,
     rows_of_csv,
     status_of,
@@ -162,9 +162,10 @@ def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
     """The run's rows in the bucket's CSV, once those that wait are appended; says on stderr how
     many of other runs it left out."""
     with _faults_waited_out():
-        append_leftovers(s3, bucket, time_left_s(DOWNLOAD_LIMIT_S))
-        if waiting := pending_rows(s3, bucket):
-            print(f"{len(waiting)} or more rows wait to be appended; run it again", file=sys.stderr)
+        left_s = time_left_s(DOWNLOAD_LIMIT_S)
+        append_leftovers(s3, bucket, left_s)
+        if left_s() <= STOP_BEFORE_S:
+            print("rows may still wait to be appended; run it again", file=sys.stderr)
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         raise UserError(f"s3://{bucket}/{CSV_KEY} does not exist: no picture was processed yet")
