@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         type=faults_flag,
         metavar="SEED[:KIND,...]",
         help="let things go wrong, to see that no row is lost: all kinds, or some of "
-        + ", ".join(KINDS),
+        + "; ".join(f"{name} ({kind.meaning})" for name, kind in KINDS.items()),
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return run_script(serve, parser.parse_args(argv))

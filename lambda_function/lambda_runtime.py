@@ -35,7 +35,6 @@ from socketserver import TCPServer
 RETRY_WAITS_S = (1, 2)  # AWS waits one and two minutes
 INIT_LIMIT_S = 10  # AWS ends a longer init phase and starts it anew under the function's time-out
 STOP_LIMIT_S = 5  # for the thread of an environment whose process is gone
-TAIL_BYTES = 4096  # of the log that a synchronous call can ask for
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,6 @@ class Outcome:
 
     payload: bytes
     error: str = ""
-    log_tail: bytes = b""
 
 
 @dataclass(eq=False)
@@ -407,8 +405,7 @@ class Environment(threading.Thread):
         if not alive:
             self.kill()
         try:
-            output = self._log(invocation, duration_ms, init_ms, memory_mb, note, what)
-            outcome = Outcome(outcome.payload, outcome.error, output.encode()[-TAIL_BYTES:])
+            self._log(invocation, duration_ms, init_ms, memory_mb, note, what)
         finally:  # whatever becomes of the log, somebody waits for the outcome
             invocation.on_end(invocation, outcome)
         return alive
@@ -437,8 +434,8 @@ class Environment(threading.Thread):
         memory_mb: int,
         note: str,
         what: str,
-    ) -> str:
-        """Write the invocation's log lines, START to REPORT; returns them."""
+    ) -> None:
+        """Write the invocation's log lines, START to REPORT."""
         with self._log_path.open("rb") as log:
             log.seek(self._log_offset)
             output = log.read()
@@ -465,7 +462,6 @@ class Environment(threading.Thread):
             "\t".join(report),
         ]
         self._function.host.write_log(self._config, self._stream, lines)
-        return "\n".join(lines)
 
     def end_early(self, timed_out: bool) -> None:
         """Let the invocation under way fail, as by a crash or as by its time-out; returns when the

@@ -5,6 +5,7 @@ import ipaddress
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -76,6 +77,30 @@ def _address(text: str) -> str:
     words = re.findall("[0-9A-F]{8}", text.partition(":")[0])
     packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
     return str(ipaddress.ip_address(packed))
+
+
+def started(checkout: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    """The pipeline under way, in a session of its own, with its stderr to be read."""
+    return subprocess.Popen(
+        [sys.executable, "master_pipeline.py", *arguments],
+        cwd=checkout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    )
+
+
+def read_until(process: subprocess.Popen, beginning: str) -> list[str]:
+    """Lines of stderr up to the first that begins so."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith(beginning):
+            break
+    return lines
 
 
 def hear_ctrl_c() -> None:

@@ -5,15 +5,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from conftest import jpeg
 from PIL import Image
-from processes import LIMIT_S, alive, descendants, hear_ctrl_c, until
+from processes import LIMIT_S, alive, descendants, read_until, started, until
 
 from metrics.files import CHART_NAMES
 from metrics.rows import read_rows
@@ -262,22 +260,9 @@ def interrupted(checkout, tmp_path):
     temporary.mkdir()
 
     def run_and_interrupt(number: signal.Signals, step: str, *arguments: str) -> str:
-        process = subprocess.Popen(
-            [sys.executable, "master_pipeline.py", *arguments],
-            cwd=checkout,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=hear_ctrl_c,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(temporary)},
-        )
-        errors = []
+        process, errors = started(checkout, *arguments, TMPDIR=str(temporary)), []
         if step:
-            for line in process.stderr:
-                errors.append(line)
-                if line.startswith(step):
-                    break
+            errors = read_until(process, step)
         else:
             until(lambda: len(descendants(process.pid)) > 1 or process.poll() is not None)
         threading.Event().wait(random.Random(f"{number} {step}").uniform(0, 0.5))

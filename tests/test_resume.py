@@ -3,12 +3,10 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 from conftest import jpeg
-from processes import LIMIT_S, until
+from processes import LIMIT_S, read_until, started, until
 from rows import row
 
 from lambda_function.cloud import find_buckets, make_client
@@ -149,16 +147,8 @@ def test_an_interrupted_run_goes_on_without_doing_anything_twice(
     for number in range(30):
         (checkout / "images_to_upload" / f"{number}.jpg").write_bytes(jpeg(60 + number))
     flags = ("--endpoint-url", embedded.endpoint_url, "--rounds", "2")
-    process = subprocess.Popen(
-        [sys.executable, "master_pipeline.py", *flags],
-        cwd=checkout,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if line.startswith(after):
-            break
+    process = started(checkout, *flags)
+    read_until(process, after)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=LIMIT_S)
 
