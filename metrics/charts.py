@@ -54,7 +54,7 @@ from metrics.interval import RatioEstimate
 from metrics.machine import available_cpus
 from metrics.stability import NEIGHBOURS, residuals
 from metrics.summary import PHASES, Comparison
-from onprem_images.worker_pool import results, worker_pool
+from metrics.worker_pool import results, worker_pool
 
 EQUAL_GREY = "#808080"  # a picture that took as long in both
 PHASE_KINDS = ("fetch", "process", "store")

@@ -1,6 +1,7 @@
 """What a run would do, cost and delete, before it does."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from lambda_function.cloud import cloud_of, find_buckets, find_function, make_client
 from metrics.cleaning import cloud_leftovers, local_leftovers
@@ -8,12 +9,14 @@ from metrics.cost import PRICES_OF, Usage, cost_table, expected_usage, total_usd
 from metrics.files import shown
 from metrics.findings import counted, printable
 from metrics.script import UserError
-from onprem_images.dataset import Picture
+
+if TYPE_CHECKING:
+    from onprem_images.dataset import Picture
 
 DEFAULT_MEMORY_MB = 1769  # the template's
 
 
-def expected_usage_of(args: argparse.Namespace, pictures: list[Picture]) -> Usage:
+def expected_usage_of(args: argparse.Namespace, pictures: "list[Picture]") -> Usage:
     """What the cloud arm will use, with the memory that the function has, if there is one yet."""
     settings = {}
     if args.cloud == "aws" and (function := find_function(cloud_of(args))):
@@ -28,7 +31,7 @@ def expected_usage_of(args: argparse.Namespace, pictures: list[Picture]) -> Usag
     )
 
 
-def print_plan(args: argparse.Namespace, pictures: list[Picture]) -> None:
+def print_plan(args: argparse.Namespace, pictures: "list[Picture]") -> None:
     """What a run with these flags would do, cost and delete."""
     total = sum(picture.size for picture in pictures)
     rounds = f"{args.rounds} round{'' if args.rounds == 1 else 's'}"
@@ -57,7 +60,7 @@ def print_leftovers(args: argparse.Namespace) -> None:
         print(f"  {printable(name)}")
 
 
-def check_cost(args: argparse.Namespace, pictures: list[Picture]) -> None:
+def check_cost(args: argparse.Namespace, pictures: "list[Picture]") -> None:
     """Raises UserError when the run is expected to cost more than --max-cost."""
     if (usd := total_usd(expected_usage_of(args, pictures))) > args.max_cost:
         raise UserError(

@@ -1,13 +1,16 @@
 """What an interrupted run left behind, so that it can go on where it ended."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from metrics.files import LOCAL_CSV, MANIFEST_JSON, RUN_JSON, shown
 from metrics.ledger import read_manifest
 from metrics.rows import read_rows
 from metrics.run_record import record_of
 from metrics.script import UserError
-from onprem_images.dataset import Picture
+
+if TYPE_CHECKING:
+    from onprem_images.dataset import Picture
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Unfinished:
     done_on_prem: frozenset[int]
 
 
-def unfinished_run(pictures: list[Picture], cloud: str) -> Unfinished:
+def unfinished_run(pictures: "list[Picture]", cloud: str) -> Unfinished:
     """The run that was interrupted here. Raises UserError when there is none, or when it was about
     other pictures or another cloud."""
     if not MANIFEST_JSON.exists():

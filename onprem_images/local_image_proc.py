@@ -31,8 +31,8 @@ from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.machine import available_cpus, memory_mb, new_run_id
 from metrics.outputs import check_no_links, clear_outputs, record_outputs
 from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
+from metrics.worker_pool import results, worker_pool
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
-from onprem_images.worker_pool import results, worker_pool
 
 
 def main(argv: list[str] | None = None) -> int:

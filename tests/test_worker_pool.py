@@ -14,7 +14,7 @@ from processes import LIMIT_S, until
 
 from metrics.files import PROJECT
 from metrics.script import UserError
-from onprem_images.worker_pool import TASKS_AHEAD, results, worker_pool
+from metrics.worker_pool import TASKS_AHEAD, results, worker_pool
 
 
 def leave_mark(folder: Path) -> None:
@@ -115,7 +115,7 @@ PARENT = """
 import os, sys, threading
 sys.path.insert(0, {tests!r})
 from test_worker_pool import announce_and_wait, nothing
-from onprem_images.worker_pool import TASKS_AHEAD, results, worker_pool
+from metrics.worker_pool import TASKS_AHEAD, results, worker_pool
 
 if __name__ == "__main__":
     with worker_pool(2, nothing) as pool:

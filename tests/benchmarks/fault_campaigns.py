@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from metrics.machine import available_cpus
 from metrics.script import DONE, FAILED, positive_int, run_script, script_parser
-from onprem_images.worker_pool import results as worker_pool_results
-from onprem_images.worker_pool import worker_pool
+from metrics.worker_pool import results as worker_pool_results
+from metrics.worker_pool import worker_pool
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,8 +23,8 @@ import master_pipeline
 from metrics.files import CLOUD_CSV, LOCAL_CSV
 from metrics.machine import available_cpus
 from metrics.script import positive_int, run_script, script_parser
+from metrics.worker_pool import worker_pool
 from onprem_images.sample_images import PICTURES, SAMPLE_SEED, render_picture
-from onprem_images.worker_pool import worker_pool
 
 WIDTH, HEIGHT = 387, 258  # 0.1 megapixel, 3:2
 
