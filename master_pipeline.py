@@ -13,15 +13,19 @@ and with what is in metrics/run.json.
 
 import argparse
 import contextlib
+import gc
+import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments, fetch_cloud_rows
-from lambda_function.cloud import Cloud, add_cloud_arguments, cloud_of
+from lambda_function.cloud import Buckets, Cloud, add_cloud_arguments, cloud_of
 from lambda_function.metrics_log import RowId
 from metrics.files import (
     CLOUD_CSV,
@@ -110,7 +114,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from metrics.judgement import check_files
     from metrics.plan import check_cost, print_plan
     from onprem_images.dataset import describe_data_set, load_pictures
 
@@ -123,7 +126,10 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     if args.max_cost and args.cloud == "aws":
         check_cost(args, pictures)
-    check_files(args.bundle, args.against)
+    if args.bundle or args.against:
+        from metrics.judgement import check_files
+
+        check_files(args.bundle, args.against)
     run_id = before.run_id if before else args.run_id or new_run_id()
     earlier = before.record if before else None
     record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures), earlier)
@@ -162,18 +168,10 @@ def compare_with_cloud(
     before: "Unfinished | None",
 ) -> int:
     """Both arms in counter-balanced rounds, and what follows; without what is done `before`."""
-    from lambda_function.cloud import find_buckets, find_function, make_client
-    from metrics.cleaning import clean_cloud, clean_local
     from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
-    from metrics.failures import failure_settler
     from metrics.rounds import first_arm_leads
     from onprem_images.local_image_proc import process_on_prem
-    from upload_images_s3 import (
-        check_conditional_writes,
-        check_run_is_new,
-        upload_images,
-        uploaded_before,
-    )
+    from upload_images_s3 import upload_images, uploaded_before
 
     def pass_on_prem(number: int) -> None:
         if before and number in before.done_on_prem:
@@ -182,49 +180,72 @@ def compare_with_cloud(
             process_on_prem(pictures, run_id, args.workers, number)
 
     def pass_in_cloud(number: int) -> None:
+        s3, buckets = cloud().s3, cloud().buckets
         with record.step("upload", number, args.rounds):
             done = uploaded_before(s3, buckets, pictures, run_id, number) if before else frozenset()
             upload_images(s3, buckets, pictures, run_id, number, before=done)
         with record.step("wait", number, args.rounds):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
             timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
+            settle = cloud().settle_failures
             wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
 
-    with chosen_cloud(args) as cloud:
-        s3, buckets, function = make_client(cloud, "s3"), find_buckets(cloud), find_function(cloud)
-        settle = failure_settler(cloud, function, s3, buckets)
-        check_conditional_writes(s3, buckets.output)
+    with contextlib.ExitStack() as stack:
+        cloud = cache(lambda: stack.enter_context(cloud_in_use(args)))
+        # A cloud of the run's own starts when it is first needed: starting would slow the pass that
+        # is before it. Any other is asked before all work, so that what is wrong is said at once.
+        given = None if has_own_cloud(args) else cloud()
         if not before:
-            if not args.no_clean:
-                with record.step("clean"):
-                    clean_local()
-                    clean_cloud(s3, buckets)
-            check_run_is_new(s3, buckets.output, run_id)
-            write_manifest(run_id, args.rounds, pictures)
+            begin(args, run_id, pictures, record, args.rounds, given)
         for number in range(1, args.rounds + 1):
             passes = (pass_on_prem, pass_in_cloud)
             for run_pass in passes if first_arm_leads(number) else reversed(passes):
                 run_pass(number)
+        s3, buckets = cloud().s3, cloud().buckets
         fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
-        if function:
+        if cloud().function:
             with record.step("logs"):
-                record.note(**ask_lambda(cloud, function, record.begun))
+                record.note(**ask_lambda(cloud(), record.begun))
         with record.step("compare"):
             return judge_rows_here(args, partial(download_outputs, s3, buckets.output))
 
 
-def ask_lambda(cloud: Cloud, function: dict[str, str], begun: datetime) -> dict[str, int]:
+def begin(
+    args: argparse.Namespace,
+    run_id: str,
+    pictures: list[Picture],
+    record: RunRecord,
+    passes: int,
+    cloud: "CloudInUse | None",
+) -> None:
+    """Clean what earlier runs left, here and in the `cloud` if it may hold any, and write what this
+    run is about."""
+    from metrics.cleaning import clean_cloud, clean_local
+    from upload_images_s3 import check_run_is_new
+
+    if not args.no_clean:
+        with record.step("clean"):
+            clean_local()
+            if cloud:
+                clean_cloud(cloud.s3, cloud.buckets)
+    if cloud:
+        check_run_is_new(cloud.s3, cloud.buckets.output, run_id)
+    write_manifest(run_id, passes, pictures)
+
+
+def ask_lambda(cloud: "CloudInUse", begun: datetime) -> dict[str, int]:
     """Save what Lambda measured; returns what else is known of the run. A permission that is
     missing for this costs no answer."""
     from lambda_function.cloud import make_client
     from metrics.invocations import count_throttles, save_invocations
     from metrics.rows import read_rows
 
-    logs, settings, metrics = (make_client(cloud, s) for s in ("logs", "lambda", "cloudwatch"))
+    services = ("logs", "lambda", "cloudwatch")
+    logs, settings, metrics = (make_client(cloud.cloud, service) for service in services)
     rows = read_rows(CLOUD_CSV, "cloud")
     try:
-        save_invocations(logs, settings, function, rows, INVOCATIONS_CSV)
-        name, now = function["FunctionName"], datetime.now(UTC)
+        save_invocations(logs, settings, cloud.function, rows, INVOCATIONS_CSV)
+        name, now = cloud.function["FunctionName"], datetime.now(UTC)
         return {"throttles": count_throttles(metrics, name, begun, now)}
     except Exception as error:
         if (line := cloud_problem(error)) is None:
@@ -241,15 +262,11 @@ def compare_on_prem_with_itself(
     before: "Unfinished | None",
 ) -> int:
     """Two on-prem passes for each round, judged as two arms: a difference would be an error."""
-    from metrics.cleaning import clean_local
     from onprem_images.local_image_proc import process_on_prem
 
     passes = 2 * args.rounds
     if not before:
-        if not args.no_clean:
-            with record.step("clean"):
-                clean_local()
-        write_manifest(run_id, passes, pictures)
+        begin(args, run_id, pictures, record, passes, None)
     for number in range(1, passes + 1):
         if before and number in before.done_on_prem:
             continue
@@ -268,22 +285,63 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
     return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs)
 
 
-@contextlib.contextmanager
-def chosen_cloud(args: argparse.Namespace) -> Iterator[Cloud]:
-    """The cloud of the flags. An embedded one is started here unless --endpoint-url names one;
-    AWS_ENDPOINT_URL and the other variables alone do not count, since they may name anything."""
-    if args.cloud == "embedded" and not args.endpoint_url:
-        if args.input_bucket or args.output_bucket:
-            raise UserError(
-                "an embedded cloud of its own has the buckets of its stack; "
-                "use --endpoint-url or --cloud aws with buckets of yours"
-            )
-        from lambda_function.embedded_cloud import embedded_cloud
+def has_own_cloud(args: argparse.Namespace) -> bool:
+    """Whether the flags ask for an embedded cloud that starts and ends with the run. Variables such
+    as AWS_ENDPOINT_URL alone do not count, since they may name anything."""
+    own = args.cloud == "embedded" and not args.endpoint_url
+    if own and (args.input_bucket or args.output_bucket):
+        raise UserError(
+            "an embedded cloud of its own has the buckets of its stack; "
+            "use --endpoint-url or --cloud aws with buckets of yours"
+        )
+    return own
 
-        with embedded_cloud(args.concurrency, args.stack) as cloud:
-            yield cloud
-    else:
-        yield cloud_of(args)
+
+@dataclass(frozen=True)
+class CloudInUse:
+    """The cloud arm as a run works with it. `function` is empty when nothing is known of it."""
+
+    cloud: Cloud
+    s3: object
+    buckets: Buckets
+    function: dict[str, str]
+    settle_failures: Callable[[set[RowId]], object]
+
+
+@contextlib.contextmanager
+def cloud_in_use(args: argparse.Namespace) -> Iterator[CloudInUse]:
+    """The cloud of the flags, which is started here when it is the run's own, once its S3 is seen
+    to be one that loses no row."""
+    from lambda_function.cloud import find_buckets, find_function, make_client
+    from metrics.failures import failure_settler
+    from upload_images_s3 import check_conditional_writes
+
+    with contextlib.ExitStack() as stack:
+        with imported_meanwhile("metrics.judgement"):
+            if has_own_cloud(args):
+                from lambda_function.embedded_cloud import embedded_cloud
+
+                cloud = stack.enter_context(embedded_cloud(args.concurrency, args.stack))
+            else:
+                cloud = cloud_of(args)
+            s3, buckets, function = (
+                make_client(cloud, "s3"),
+                find_buckets(cloud),
+                find_function(cloud),
+            )
+            settle = failure_settler(cloud, function, s3, buckets)
+            check_conditional_writes(s3, buckets.output)
+        yield CloudInUse(cloud, s3, buckets, function, settle)
+
+
+@contextlib.contextmanager
+def imported_meanwhile(module: str) -> Iterator[None]:
+    """Import what takes a second and is needed later, while the caller waits for something else."""
+    thread = threading.Thread(target=importlib.import_module, args=[module], daemon=True)
+    thread.start()
+    yield
+    thread.join()
+    gc.freeze()  # it stays to the end: the collector need not look through it again and again
 
 
 if __name__ == "__main__":

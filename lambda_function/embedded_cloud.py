@@ -18,6 +18,7 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import os
 import re
@@ -128,6 +129,7 @@ def faults_flag(text: str) -> Faults:
 
 def serve(args: argparse.Namespace) -> int:
     """Serve until SIGINT, SIGTERM, or (for a parent process) the end of standard input."""
+    gc.disable()  # moto's many objects live as long as the process: looking through them is in vain
     forget_aws_configuration()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -140,6 +142,8 @@ def serve(args: argparse.Namespace) -> int:
             cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.bind_addr[1]}", stack=args.stack)
             if not args.empty:
                 deploy_stack(cloud)
+            gc.freeze()
+            gc.enable()
             if args.faults:
                 args.faults.arm()
             print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)

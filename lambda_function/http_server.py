@@ -30,5 +30,6 @@ def http_server(host: str, port: int) -> wsgi.Server:
         (host, port), None, numthreads=THREADS, server_name=host, shutdown_timeout=STOP_LIMIT_S
     )
     server.gateway = Gateway
+    server.expiration_interval = 0.05  # how often it looks whether it is to stop, too
     server.prepare()
     return server

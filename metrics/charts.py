@@ -20,6 +20,7 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from PIL import Image
 
 from metrics.chart_style import (
     DARK,
@@ -124,8 +125,9 @@ def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
 
 def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
     """The chart as a PNG file: the same bytes for the same comparison."""
-    file = io.BytesIO()
-    chart.draw(comparison, theme, alone).savefig(file, format="png", metadata={"Software": None})
+    file, figure = io.BytesIO(), chart.draw(comparison, theme, alone)
+    figure.canvas.draw()  # once, where savefig() would do it twice
+    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()
 
 

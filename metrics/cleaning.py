@@ -41,7 +41,6 @@ from metrics.files import (
     SUMMARY_JSON,
 )
 from metrics.findings import printable
-from metrics.ledger import parse_manifest
 from metrics.outputs import delete_files, is_in_place, recorded_outputs
 from metrics.script import RUN_ID
 
@@ -127,6 +126,8 @@ def clean_cloud(s3, buckets: Buckets) -> None:
 def read_own_manifest(s3, bucket: str, key: str, size: int) -> tuple[str, list[str]] | None:
     """Run id and image keys of a manifest of ours; None for what upload_images_s3.py did not write:
     of another shape or name, too large, or with keys that are no paths below a folder."""
+    from metrics.ledger import parse_manifest  # half a second, for what an own cloud has none of
+
     if size > LARGEST_MANIFEST or (stored := read_object(s3, bucket, key)) is None:
         return None
     try:

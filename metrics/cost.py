@@ -6,8 +6,11 @@ sizes, so a cost from durations alone would be wrong.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 PRICES_OF = "us-east-1, list prices as of November 2025"
 PRICES = {  # USD
@@ -87,7 +90,7 @@ class Bill:
     on_aws: bool
 
 
-def bill_of(rows: pd.DataFrame, invocations: pd.DataFrame) -> Bill | None:
+def bill_of(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> Bill | None:
     """From the cloud arm's rows, and a line for each invocation (see invocations.py); None when no
     row names its invocation, or none of them was reported."""
     asked = set(rows["request_id"].unique()) - {""}

@@ -1,8 +1,11 @@
 """What the judgement has to say beside numbers: problems, which void it, and warnings."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 NAMED_AT_MOST = 5
 
@@ -26,7 +29,7 @@ class Finding:
         return f"{first} and {more:,} more" if more > 0 else first
 
 
-def names_of(rows: pd.DataFrame) -> list[str]:
+def names_of(rows: "pd.DataFrame") -> list[str]:
     """The pictures of `rows`, each once."""
     return list(dict.fromkeys(rows["image_key"]))
 
