@@ -49,9 +49,13 @@ CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a 
 # the compare script, appends what is left.
 APPEND_EVERY_S = 2.0
 LAST_OF_PASS = 16  # pictures with fewer followers: perhaps no other comes after, so they append
+# With more followers, none of those last ones is under way at the same time, to rely on another
+# look of whoever appends.
+NEAR_THE_END = 128
 
 _is_cold = True
 _last_append = -math.inf  # by time.monotonic()
+_own_rows: dict[str, bytes] = {}  # row objects that this environment wrote since
 _counting = threading.Lock()  # rows are read in parallel
 _s3_requests: Counter[str] = Counter()  # by operation, since the last invocation's log line
 
@@ -89,7 +93,7 @@ def lambda_handler(event: dict, context) -> dict:
     start, cold, _is_cold = time.perf_counter(), _is_cold, False
     s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
     counts = {"ok": 0, "error": 0, "refused": 0, "canary": 0, "appended": 0}
-    may_be_last = False
+    least_followers = math.inf
     for record in event.get("Records", []):
         if reason := refusal(record, output_bucket):
             counts["refused"] += 1
@@ -100,14 +104,20 @@ def lambda_handler(event: dict, context) -> dict:
         if row.run_id == CANARY_RUN:
             counts["canary"] += 1
             continue
-        put_row(s3, output_bucket, row)
+        key, content = put_row(s3, output_bucket, row)
+        _own_rows[key] = content
         counts[row.status] += 1
-        may_be_last |= followers < LAST_OF_PASS
+        least_followers = min(least_followers, followers)
     is_due = time.monotonic() - _last_append >= APPEND_EVERY_S
-    if (counts["ok"] or counts["error"]) and (is_due or may_be_last):
+    if (counts["ok"] or counts["error"]) and (is_due or least_followers < LAST_OF_PASS):
         counts["appended"] = append_rows(
-            s3, output_bucket, lambda: context.get_remaining_time_in_millis() / 1000
+            s3,
+            output_bucket,
+            lambda: context.get_remaining_time_in_millis() / 1000,
+            _own_rows,
+            look_again=least_followers < NEAR_THE_END,
         )
+        _own_rows.clear()
         _last_append = time.monotonic()
     took_ms = round((time.perf_counter() - start) * 1000, 1)
     line = {"request_id": context.aws_request_id, "took_ms": took_ms, **counts}

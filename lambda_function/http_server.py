@@ -31,5 +31,8 @@ def http_server(host: str, port: int) -> wsgi.Server:
     )
     server.gateway = Gateway
     server.expiration_interval = 0.05  # how often it looks whether it is to stop, too
+    server.keep_alive_conn_limit = (
+        1000  # each environment keeps some, and a closed one must be made anew
+    )
     server.prepare()
     return server

@@ -21,11 +21,12 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -163,30 +164,41 @@ def row_key(row_id: RowId) -> str:
     return f"{ROWS_PREFIX}{quote(row_id.run_id, safe='')}/{row_id.round}/{digest}"
 
 
-def put_row(s3, bucket: str, row: MetricRow) -> None:
-    """Make `row` durable. Idempotent: of two rows of one picture the first written stays."""
+def put_row(s3, bucket: str, row: MetricRow) -> tuple[str, bytes]:
+    """Make `row` durable; returns key and content of its object. Idempotent: of two rows of one
+    picture the first written stays."""
     key, body = row_key(row.id), rows_to_csv([row]).encode()
     while not put_if(s3, bucket, key, body, IfNoneMatch="*"):
         if read_object(s3, bucket, key):
-            return
+            break
         # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
         # is found to be in the CSV already and dropped.
         time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
+    return key, body
 
 
-def append_rows(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
+def append_rows(
+    s3,
+    bucket: str,
+    time_left_s: Callable[[], float],
+    own: Mapping[str, bytes] = MappingProxyType({}),
+    look_again: bool = True,
+) -> int:
     """Append all row objects to the CSV; returns how many rows this call appended.
 
     Returns early, leaving the rest to the next caller, when somebody else holds the lease or when
-    less than STOP_BEFORE_S remains.
+    less than STOP_BEFORE_S remains; without `look_again` also what came meanwhile. `own` are the
+    contents, by key, of row objects that the caller wrote, and need not be read.
     """
     appended, no_rows = 0, set()
     while time_left_s() > STOP_BEFORE_S and _take_lease(s3, bucket):
         try:
-            found = _read_pending(s3, bucket, no_rows)
+            found = _read_pending(s3, bucket, no_rows, own)
             appended += _append(s3, bucket, found, time_left_s)
         finally:
             s3.delete_object(Bucket=bucket, Key=LEASE_KEY)
+        if not look_again and len(found) < BATCH_ROWS:
+            break
         # Once more: a writer that found the lease taken relies on its holder to see its row, also
         # one whose picture came twice and has its row object there again.
         if not pending_rows(s3, bucket, no_rows):
@@ -203,37 +215,47 @@ def append_leftovers(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
     return appended
 
 
-def pending_rows(s3, bucket: str, no_rows: Collection[str] = ()) -> list[str]:
-    """Keys of row objects that wait to be appended, one page at most. Objects that are known to be
-    `no_rows` are passed over, also when they fill pages."""
+def pending_rows(s3, bucket: str, no_rows: Collection[str] = ()) -> dict[str, str]:
+    """ETags by the keys of row objects that wait to be appended, one page at most. Objects that are
+    known to be `no_rows` are passed over, also when they fill pages."""
     after = ROWS_PREFIX
     while True:
         page = s3.list_objects_v2(
             Bucket=bucket, Prefix=ROWS_PREFIX, MaxKeys=BATCH_ROWS, StartAfter=after
         )
-        keys = [entry["Key"] for entry in page.get("Contents", [])]
-        waiting = [key for key in keys if key not in no_rows]
+        etags = {entry["Key"]: entry.get("ETag", "") for entry in page.get("Contents", [])}
+        waiting = {key: etag for key, etag in etags.items() if key not in no_rows}
         if waiting or not page["IsTruncated"]:
             return waiting
-        after = keys[-1]
+        after = max(etags)
 
 
-def _read_pending(s3, bucket: str, no_rows: set[str]) -> dict[str, MetricRow]:
+def _read_pending(
+    s3, bucket: str, no_rows: set[str], own: Mapping[str, bytes] = MappingProxyType({})
+) -> dict[str, MetricRow]:
     """Rows that wait, by the keys of their objects, a page at most; empty when there are none. Adds
     to `no_rows` the keys of other objects."""
     found = {}
-    while not found and (keys := pending_rows(s3, bucket, no_rows)):
+    while not found and (waiting := pending_rows(s3, bucket, no_rows)):
+        bodies = {key: own[key] for key in own if _is_content(waiting.get(key), own[key])}
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
-            bodies = list(pool.map(lambda key: read_object(s3, bucket, key), keys))
-        for key, body in zip(keys, bodies, strict=True):
-            if body is None:  # appended by another
-                continue
+            others = [key for key in waiting if key not in bodies]
+            read = pool.map(lambda key: read_object(s3, bucket, key), others)
+            # None: appended by another.
+            bodies |= {key: it.data for key, it in zip(others, read, strict=True) if it}
+        for key, body in bodies.items():
             try:
-                found[key] = rows_from_csv(body.data.decode())[0]
+                found[key] = rows_from_csv(body.decode())[0]
             except (ValueError, IndexError, csv.Error) as error:
                 log.error("%s is not a row and stays where it is: %s", key, error)
                 no_rows.add(key)
     return found
+
+
+def _is_content(etag: str | None, body: bytes) -> bool:
+    """Whether an object of this ETag surely has this content. Under some kinds of encryption an
+    ETag is no MD5 sum: then it does not seem so."""
+    return etag == f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
 
 
 def _append(s3, bucket: str, found: dict[str, MetricRow], time_left_s: Callable[[], float]) -> int:

@@ -420,7 +420,7 @@ def test_the_stand_in_client_gives_the_same_rows(tmp_path):
         s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
         (row,) = rows_from_csv(read_object(s3, bucket, CSV_KEY).data.decode().removeprefix(HEADER))
         assert (row.image_key, row.status) == ("a.jpg", "ok")
-        assert pending_rows(s3, bucket) == []
+        assert pending_rows(s3, bucket) == {}
         with pytest.raises(ClientError) as missing:
             s3.head_object(Bucket=bucket, Key="metrics/lambda_metrics.lease")
         assert is_missing(missing.value)

@@ -275,7 +275,7 @@ def test_a_busy_environment_leaves_its_rows_to_a_later_append(s3, invoke, monkey
     monkeypatch.setattr(handler.time, "monotonic", lambda: later)
     invoke({"input/third.jpg": jpeg()}, metadata=many)
     assert {row.image_key for row in rows_in(s3)} == {"first.jpg", "second.jpg", "third.jpg"}
-    assert pending_rows(s3, OUT) == []
+    assert pending_rows(s3, OUT) == {}
 
 
 @pytest.mark.parametrize("facts", [{}, {"followers": "0"}, {"followers": "7"}])

@@ -98,7 +98,7 @@ def test_an_appended_row_is_in_the_csv_and_its_object_is_gone(s3):
     put_row(s3, OUT, row("a"))
     assert append_rows(s3, OUT, plenty) == 1
     assert appended(s3) == [row("a")]
-    assert pending_rows(s3, OUT) == []
+    assert pending_rows(s3, OUT) == {}
     assert read_object(s3, OUT, LEASE_KEY) is None
 
 
@@ -116,7 +116,7 @@ def test_a_second_row_of_a_picture_changes_nothing(s3):
     put_row(s3, OUT, row("a", proc_ms=3.0))  # after the first was appended
     assert append_rows(s3, OUT, plenty) == 0
     assert appended(s3) == [row("a", proc_ms=1.0)]
-    assert pending_rows(s3, OUT) == []
+    assert pending_rows(s3, OUT) == {}
 
 
 def test_the_same_picture_in_another_round_or_run_is_another_row(s3):
@@ -185,7 +185,7 @@ def test_a_csv_put_whose_answer_was_lost_appends_once(s3, monkeypatch):
     monkeypatch.setattr(metrics_log, "put_if", carried_out_but_unanswered)
     append_rows(s3, OUT, plenty)
     assert appended(s3) == [row("a")]
-    assert pending_rows(s3, OUT) == []
+    assert pending_rows(s3, OUT) == {}
 
 
 def test_nothing_is_begun_when_the_time_is_almost_up(s3):
@@ -211,7 +211,7 @@ def test_an_object_that_is_no_row_stays_and_stops_nobody(s3, junk):
     put_row(s3, OUT, row("a"))
     assert append_rows(s3, OUT, plenty) == 1
     assert appended(s3) == [row("a")]
-    assert pending_rows(s3, OUT) == [f"{ROWS_PREFIX}run/1/junk"]
+    assert list(pending_rows(s3, OUT)) == [f"{ROWS_PREFIX}run/1/junk"]
 
 
 def test_rows_behind_whole_pages_of_what_is_no_row_are_appended(s3, monkeypatch):
@@ -235,7 +235,60 @@ def test_a_row_that_comes_again_while_it_is_appended_leaves_no_object(s3, monkey
     monkeypatch.setattr(metrics_log, "delete_objects", and_the_event_comes_again)
     append_rows(s3, OUT, plenty)
     assert appended(s3) == [row("a")]
-    assert pending_rows(s3, OUT) == []
+    assert pending_rows(s3, OUT) == {}
+
+
+def test_rows_that_the_caller_wrote_are_not_read_again(s3, monkeypatch):
+    own = dict([put_row(s3, OUT, row("a"))])
+    put_row(s3, OUT, row("b"))
+    read = []
+    real = metrics_log.read_object
+    monkeypatch.setattr(
+        metrics_log, "read_object", lambda *args: (read.append(args[2]), real(*args))[1]
+    )
+    assert append_rows(s3, OUT, plenty, own) == 2
+    assert [key for key in read if key.startswith(ROWS_PREFIX)] == [row_key(row("b").id)]
+    assert sorted(row.image_key for row in appended(s3)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("etag", ["as it is", "of a kind of encryption", None])
+def test_what_the_caller_wrote_counts_only_while_it_lies_there(s3, monkeypatch, etag):
+    put_row(s3, OUT, row("a", proc_ms=1.0))
+    own = {row_key(row("a").id): rows_to_csv([row("a", proc_ms=2.0)]).encode()}
+    if etag != "as it is":
+        real = s3.list_objects_v2
+
+        def other_etags(**options: object) -> dict:
+            page = real(**options)
+            for entry in page.get("Contents", []):
+                entry.pop("ETag")
+                entry.update({"ETag": etag} if etag else {})
+            return page
+
+        monkeypatch.setattr(s3, "list_objects_v2", other_etags)
+    assert append_rows(s3, OUT, plenty, own) == 1
+    assert appended(s3) == [row("a", proc_ms=1.0)]
+
+
+def test_who_need_not_look_again_leaves_what_came_meanwhile(s3, monkeypatch):
+    put_row(s3, OUT, row("a"))
+    real = metrics_log.delete_objects
+
+    def and_another_comes(client, bucket, keys):
+        real(client, bucket, keys)
+        monkeypatch.setattr(metrics_log, "delete_objects", real)
+        put_row(client, bucket, row("b"))
+
+    monkeypatch.setattr(metrics_log, "delete_objects", and_another_comes)
+    assert append_rows(s3, OUT, plenty, look_again=False) == 1
+    assert list(pending_rows(s3, OUT)) == [row_key(row("b").id)]
+
+
+def test_who_need_not_look_again_appends_more_rows_than_one_listing_holds(s3, monkeypatch):
+    monkeypatch.setattr(metrics_log, "BATCH_ROWS", 7)
+    for number in range(20):
+        put_row(s3, OUT, row(f"{number}"))
+    assert append_rows(s3, OUT, plenty, look_again=False) == 20
 
 
 def test_a_key_that_s3_failed_to_delete_among_others_is_deleted_by_itself(s3, monkeypatch):
@@ -317,7 +370,7 @@ def test_group_commit_loses_none(own_bucket):
         f"{n}-{p}" for n in range(WRITERS) for p in range(per_writer)
     }
     assert len(rows) == WRITERS * per_writer
-    assert pending_rows(client, bucket) == []
+    assert pending_rows(client, bucket) == {}
 
 
 def test_no_row_is_lost_when_every_writer_appends_without_a_lease(own_bucket, monkeypatch):

@@ -302,7 +302,9 @@ class Campaign:
             (handler, "print", say),
             (handler, "_is_cold", True),
             (handler, "_last_append", -math.inf),
+            (handler, "_own_rows", {}),
             (handler, "LAST_OF_PASS", 2),  # of few pictures
+            (handler, "NEAR_THE_END", 4),
             (handler.os.environ, "OUTPUT_BUCKET", OUT),
             (cloud_rows, "time", clock),
             (cloud_rows, "append_leftovers", self._append_in_the_wait),

@@ -96,7 +96,10 @@ class S3:
     ) -> dict:
         objects = self._bucket(Bucket, "ListObjectsV2")
         keys = sorted(key for key in objects if key.startswith(Prefix) and key > StartAfter)
-        contents = [{"Key": k, "Size": len(objects[k].body)} for k in keys[:MaxKeys]]
+        contents = [
+            {"Key": k, "Size": len(objects[k].body), "ETag": objects[k].etag}
+            for k in keys[:MaxKeys]
+        ]
         found = {"Contents": contents} if contents else {}
         truncated = len(keys) > MaxKeys
         return self._answer(200, KeyCount=len(contents), IsTruncated=truncated, **found)
