@@ -2,7 +2,8 @@
 
 Runs master_pipeline.py on the embedded cloud with growing sets of tiny pictures, in a copy of the
 project, and prints the wall time of each step and the exponent of its growth between the sizes:
-1 is in proportion. Draws a chart when --output names a PNG file.
+1 is in proportion. Draws a chart when --output names a PNG file. The embedded cloud runs beside it,
+so that the memory is that of the orchestrator, the on-prem workers and what draws the charts.
 
     python tests/benchmarks/growth.py --pictures 100 1000 10000 --output growth.png
 """
@@ -18,7 +19,7 @@ import io
 import itertools
 import json
 import math
-import resource
+import os
 import subprocess
 import tempfile
 from datetime import datetime
@@ -26,6 +27,8 @@ from datetime import datetime
 from conftest import copy_project
 from PIL import Image
 
+from lambda_function.embedded_cloud import embedded_cloud
+from metrics.machine import available_cpus
 from metrics.run_record import record_of
 from metrics.script import DONE, UserError, positive_int, run_script, script_parser
 
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         seconds, peak_mb = steps_of_run(count)
         measured.append(seconds)
         print(f"{count} pictures:", *(f"{s} {seconds[s]:.1f} s," for s in STEPS), end=" ")
-        print(f"largest process so far {peak_mb:.0f} MB", flush=True)
+        print(f"largest process {peak_mb:.0f} MB", flush=True)
     for (n, before), (m, after) in itertools.pairwise(zip(counts, measured, strict=True)):
         growth = {s: math.log(after[s] / before[s]) / math.log(m / n) for s in STEPS}
         print(f"{n} to {m}: n to the power of", *(f"{s} {growth[s]:.2f}," for s in STEPS))
@@ -58,15 +61,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def steps_of_run(count: int) -> tuple[dict[str, float], float]:
-    """Seconds by step, and the peak memory of the largest process of all runs so far."""
+    """Seconds by step, and the peak memory of the run's largest process."""
     with tempfile.TemporaryDirectory() as folder:
         project = copy_project(Path(folder) / "project")
         for number in range(count):
             (project / "images_to_upload" / f"{number}.png").write_bytes(tiny_picture(number))
-        command = [sys.executable, "master_pipeline.py", "--run-id", "growth"]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-        if done.returncode != DONE:
-            raise UserError(f"the run with {count} pictures failed: {done.stderr[-1000:]}")
+        with embedded_cloud(available_cpus()) as cloud, (Path(folder) / "log").open("w+") as log:
+            command = [sys.executable, "master_pipeline.py", "--run-id", "growth"]
+            command += ["--endpoint-url", cloud.endpoint_url]
+            process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+            if os.waitstatus_to_exitcode(status) != DONE:
+                log.seek(0)
+                raise UserError(f"the run with {count} pictures failed: {log.read()[-1000:]}")
         record = record_of((project / "metrics/run.json").read_bytes(), "growth")
         coverage = json.loads((project / "metrics/summary.json").read_bytes())["ledger"]["coverage"]
     if coverage != 1:
@@ -77,7 +84,7 @@ def steps_of_run(count: int) -> tuple[dict[str, float], float]:
         ).total_seconds()
         for step in record["steps"]
     }
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / MB
+    return seconds, usage.ru_maxrss * 1024 / MB
 
 
 def tiny_picture(number: int) -> bytes:
