@@ -1,57 +1,48 @@
 """Is it better to process these pictures on this machine or on AWS Lambda? The whole experiment.
 
-Steps: clean -> on-prem -> upload -> wait -> compare; with --rounds the three in the middle again
-and again, the cloud first in every other pair of rounds. The cloud is an embedded one that starts
-and ends with the run, unless --endpoint-url or --cloud aws is given. Exits 0 when the arms could
-be compared, 1 when not, 130 when interrupted. The answer is in metrics/report.html; what ran, when
-and with what is in metrics/run.json.
+Steps: clean -> on-prem -> upload -> wait -> compare; with --rounds or --until the three in the
+middle again and again, the cloud first in every other pair of rounds. The cloud is an embedded one
+that starts and ends with the run, unless --endpoint-url or --cloud aws is given. Exits 0 when the
+arms could be compared, 1 when not, 130 when interrupted. The answer is in metrics/report.html; what
+ran, when and with what is in metrics/run.json.
 
     python master_pipeline.py
     python master_pipeline.py --images ~/photos --rounds 4 --bundle photos.zip
+    python master_pipeline.py --until 5% --scale 8,32,128 --workers 1,2 --concurrency 1,2
+    python master_pipeline.py --rounds 4 --memory 512,1024,1769,3008
     python master_pipeline.py --aa --rounds 4
 """
 
 import argparse
-import contextlib
-import gc
-import importlib
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compare_cloud_onprem_metrics import add_judgement_arguments, fetch_cloud_rows
-from lambda_function.cloud import Buckets, Cloud, add_cloud_arguments, cloud_of
-from lambda_function.metrics_log import RowId
-from metrics.files import (
-    CLOUD_CSV,
-    IMAGES,
-    INVOCATIONS_CSV,
-    LOCAL_CSV,
-    MANIFEST_JSON,
-    RESULTS,
-)
+from compare_cloud_onprem_metrics import add_judgement_arguments
+from lambda_function.cloud import add_cloud_arguments
+from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
 from metrics.machine import available_cpus, new_run_id
-from metrics.run_record import RunRecord, recorded_command
+from metrics.run_record import recorded_command
 from metrics.script import (
     DONE,
     UserError,
-    cloud_problem,
+    percentage,
     positive_int,
+    positive_ints,
     positive_seconds,
     positive_usd,
     run_id,
     run_script,
     script_parser,
 )
-from onprem_images.dataset import Picture, write_manifest
+from metrics.sweep import LONGEST_RUN_ID, clean, is_kept, keep, nested_subset, settings_of
 
 if TYPE_CHECKING:
     from metrics.resume import Unfinished
+    from metrics.until import Limits
+    from onprem_images.dataset import Picture
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         "--rounds",
         type=positive_int,
         default=None,
-        help="how often both arms take all pictures (1 without this flag); "
+        help="how often both arms take all pictures (1 without this flag, in a sweep 3); "
         "3 or more tell the machine's drift apart",
     )
     parser.add_argument(
@@ -71,13 +62,17 @@ def main(argv: list[str] | None = None) -> int:
         help="no cloud: two on-prem passes a round are compared, which should find no difference",
     )
     parser.add_argument(
-        "--workers", type=positive_int, default=available_cpus(), help="on-prem processes"
+        "--workers",
+        type=positive_ints,
+        default=str(available_cpus()),
+        help="on-prem processes; several, such as 1,2,4: a sweep, and the last one is compared",
     )
     parser.add_argument(
         "--concurrency",
-        type=positive_int,
-        default=available_cpus(),
-        help="environments of the embedded cloud at once",
+        type=positive_ints,
+        default=str(available_cpus()),
+        help="environments of the embedded cloud at once; several: a sweep, on AWS by the "
+        "function's reserved concurrency, which is restored",
     )
     parser.add_argument(
         "--timeout",
@@ -100,180 +95,160 @@ def main(argv: list[str] | None = None) -> int:
         type=positive_usd,
         default=None,
         metavar="USD",
-        help="refuse to start on AWS when more than this is to be expected",
+        help="refuse to start on AWS when more than this is to be expected; with --until, stop",
     )
+    add_until_arguments(parser)
+    add_sweep_arguments(parser)
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
-    if args.aa and args.cloud == "aws":
-        parser.error("--aa compares on-prem with itself, and uses no cloud")
+    check_flags(parser, args)
     args.command_line = recorded_command(
         ["master_pipeline.py", *(sys.argv[1:] if argv is None else argv)]
     )
     return run_script(run, args)
 
 
+def add_until_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("adding rounds until the answer is sharp enough")
+    group.add_argument(
+        "--until",
+        type=percentage,
+        default=None,
+        metavar="PERCENT",
+        help="in place of --rounds: until the interval is so narrow to either side (4 at least)",
+    )
+    group.add_argument("--max-rounds", type=positive_int, default=20, help="of --until")
+    group.add_argument(
+        "--max-time",
+        type=positive_seconds,
+        default=None,
+        metavar="SECONDS",
+        help="of --until: no round that would end later",
+    )
+
+
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sweeps: the comparison again and again, one thing varied")
+    group.add_argument(
+        "--scale",
+        type=positive_ints,
+        default=(),
+        metavar="N,N,...",
+        help="with so many of the pictures, of the same mix of sizes: from how many on is which "
+        "arm done first?",
+    )
+    group.add_argument(
+        "--memory",
+        type=positive_ints,
+        default=(),
+        metavar="MB,MB,...",
+        help="with so much memory of the function, which is restored: what is fastest, cheapest, "
+        "balanced?",
+    )
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit 2 for flags that contradict each other."""
+    if args.aa and args.cloud == "aws":
+        parser.error("--aa compares on-prem with itself, and uses no cloud")
+    sweeps = args.scale or args.memory or len(args.concurrency) > 1 or len(args.workers) > 1
+    if args.aa and sweeps:
+        parser.error("--aa compares on-prem with itself: without sweeps")
+    if args.until and args.rounds:
+        parser.error("--until adds rounds by itself: without --rounds (see --max-rounds)")
+    if not all(128 <= memory <= 10240 for memory in args.memory):
+        parser.error("--memory: a function has 128 to 10240 MB")
+    if sweeps and args.run_id and len(args.run_id) > LONGEST_RUN_ID:
+        parser.error(f"--run-id: in a sweep {LONGEST_RUN_ID} characters at most")
+
+
 def run(args: argparse.Namespace) -> int:
-    from metrics.plan import check_cost, print_plan
-    from onprem_images.dataset import describe_data_set, load_pictures
+    """A run for each point of the sweeps, whose rows are kept, and then the one that is judged."""
+    from metrics.both_arms import CloudInUse, Run
+    from metrics.cloud_rows import download_outputs
+    from metrics.plan import check_cost, print_plan, usd_a_round
+    from onprem_images.dataset import load_pictures
 
     pictures = load_pictures(args.images)
-    cloud_name = "none" if args.aa else args.cloud
-    before = unfinished_of(args, pictures, cloud_name) if args.resume else None
-    args.rounds = args.rounds or 1
+    sweep_id, unfinished = interrupted_run(args, pictures) if args.resume else (None, None)
+    sweep_id = sweep_id or args.run_id or new_run_id()
+    settings = settings_of(args, len(pictures))
     if args.dry_run:
-        print_plan(args, pictures)
+        print_plan(args, pictures, settings)
         return DONE
     if args.max_cost and args.cloud == "aws":
-        check_cost(args, pictures)
+        check_cost(args, pictures, settings)
     if args.bundle or args.against:
         from metrics.judgement import check_files
 
         check_files(args.bundle, args.against)
-    run_id = before.run_id if before else args.run_id or new_run_id()
-    earlier = before.record if before else None
-    record = RunRecord(run_id, args.command_line, cloud_name, describe_data_set(pictures), earlier)
-    measure = compare_on_prem_with_itself if args.aa else compare_with_cloud
-    exit_code = measure(args, run_id, pictures, record, before)
-    record.conclude(exit_code)
+    if not (args.resume or args.no_clean):
+        clean()
+    with CloudInUse(args) as cloud:
+        for setting in settings:
+            if args.resume and setting.kind and is_kept(setting, sweep_id):
+                continue
+            own_id, own_pictures = (
+                setting.run_id(sweep_id),
+                nested_subset(pictures, setting.pictures),
+            )
+            if setting.name:
+                print(f"sweep: {setting}", file=sys.stderr)
+            before = unfinished if unfinished and unfinished.run_id == own_id else None
+            one = Run(args, setting, own_pictures, own_id, cloud, before)
+            with cloud.function_with(setting):
+                usd = usd_a_round(args, own_pictures, setting) if args.cloud == "aws" else 0.0
+                one.measure(None if setting.kind else limits_of(args), usd)
+            if setting.kind:
+                one.record.conclude(DONE)
+                keep(setting)
+        fetch = None if args.aa else partial(download_outputs, cloud.s3, cloud.buckets.output)
+        with one.record.step("compare"):
+            exit_code = judge_rows_here(args, fetch)
+    one.record.conclude(exit_code)
     return exit_code
 
 
-def unfinished_of(
-    args: argparse.Namespace, pictures: list[Picture], cloud_name: str
-) -> "Unfinished":
-    """The run to go on with, whose number of rounds takes the place of --rounds."""
-    from metrics.resume import unfinished_run
+def limits_of(args: argparse.Namespace) -> "Limits | None":
+    if args.until is None:
+        return None
+    from metrics.until import Limits
 
-    before = unfinished_run(pictures, cloud_name)
-    if cloud_name == "embedded" and not args.endpoint_url:
+    return Limits(args.until, args.max_rounds, args.max_time, args.max_cost)
+
+
+def interrupted_run(
+    args: argparse.Namespace, pictures: "list[Picture]"
+) -> "tuple[str, Unfinished | None]":
+    """The id of the sweep or run to go on with, and what is done of its run that was under way, if
+    the cloud still has that. The interrupted run's number of rounds takes the place of --rounds."""
+    from metrics.both_arms import has_own_cloud
+    from metrics.resume import sweep_of_manifest, unfinished_run
+
+    settings = settings_of(args, len(pictures))
+    sweep_id, setting = sweep_of_manifest(settings)
+    if args.run_id not in (None, sweep_id):
+        raise UserError(f"the interrupted run is {sweep_id!r}, and not {args.run_id!r}")
+    if setting.kind and is_kept(setting, sweep_id):
+        return sweep_id, None
+    own_pictures = nested_subset(pictures, setting.pictures)
+    before = unfinished_run(own_pictures, "none" if args.aa else args.cloud, args.until)
+    if has_own_cloud(args) and not args.aa:
+        if len(settings) > 1:
+            return sweep_id, None  # that run begins anew; those that are kept are not done again
         raise UserError(
             "an embedded cloud ends with its run, and so do the rows in it: nothing to resume; "
             "a run on one that you start yourself (--endpoint-url) or on AWS can be"
         )
-    if args.run_id not in (None, before.run_id):
-        raise UserError(f"the interrupted run is {before.run_id!r}, and not {args.run_id!r}")
     rounds = before.passes // 2 if args.aa else before.passes
-    if args.rounds not in (None, rounds):
-        raise UserError(f"the interrupted run is one of {rounds} rounds, and not of {args.rounds}")
-    args.rounds = rounds
-    return before
-
-
-def compare_with_cloud(
-    args: argparse.Namespace,
-    run_id: str,
-    pictures: list[Picture],
-    record: RunRecord,
-    before: "Unfinished | None",
-) -> int:
-    """Both arms in counter-balanced rounds, and what follows; without what is done `before`."""
-    from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
-    from metrics.rounds import first_arm_leads
-    from onprem_images.local_image_proc import process_on_prem
-    from upload_images_s3 import upload_images, uploaded_before
-
-    def pass_on_prem(number: int) -> None:
-        if before and number in before.done_on_prem:
-            return
-        with record.step("on-prem", number, args.rounds):
-            process_on_prem(pictures, run_id, args.workers, number)
-
-    def pass_in_cloud(number: int) -> None:
-        s3, buckets = cloud().s3, cloud().buckets
-        with record.step("upload", number, args.rounds):
-            done = uploaded_before(s3, buckets, pictures, run_id, number) if before else frozenset()
-            upload_images(s3, buckets, pictures, run_id, number, before=done)
-        with record.step("wait", number, args.rounds):
-            expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
-            timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
-            settle = cloud().settle_failures
-            wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
-
-    with contextlib.ExitStack() as stack:
-        cloud = cache(lambda: stack.enter_context(cloud_in_use(args)))
-        # A cloud of the run's own starts when it is first needed: starting would slow the pass that
-        # is before it. Any other is asked before all work, so that what is wrong is said at once.
-        given = None if has_own_cloud(args) else cloud()
-        if not before:
-            begin(args, run_id, pictures, record, args.rounds, given)
-        for number in range(1, args.rounds + 1):
-            passes = (pass_on_prem, pass_in_cloud)
-            for run_pass in passes if first_arm_leads(number) else reversed(passes):
-                run_pass(number)
-        s3, buckets = cloud().s3, cloud().buckets
-        fetch_cloud_rows(s3, buckets.output, run_id, CLOUD_CSV)
-        if cloud().function:
-            with record.step("logs"):
-                record.note(**ask_lambda(cloud(), record.begun))
-        with record.step("compare"):
-            return judge_rows_here(args, partial(download_outputs, s3, buckets.output))
-
-
-def begin(
-    args: argparse.Namespace,
-    run_id: str,
-    pictures: list[Picture],
-    record: RunRecord,
-    passes: int,
-    cloud: "CloudInUse | None",
-) -> None:
-    """Clean what earlier runs left, here and in the `cloud` if it may hold any, and write what this
-    run is about."""
-    from metrics.cleaning import clean_cloud, clean_local
-    from upload_images_s3 import check_run_is_new
-
-    if not args.no_clean:
-        with record.step("clean"):
-            clean_local()
-            if cloud:
-                clean_cloud(cloud.s3, cloud.buckets)
-    if cloud:
-        check_run_is_new(cloud.s3, cloud.buckets.output, run_id)
-    write_manifest(run_id, passes, pictures)
-
-
-def ask_lambda(cloud: "CloudInUse", begun: datetime) -> dict[str, int]:
-    """Save what Lambda measured; returns what else is known of the run. A permission that is
-    missing for this costs no answer."""
-    from lambda_function.cloud import make_client
-    from metrics.invocations import count_throttles, save_invocations
-    from metrics.rows import read_rows
-
-    services = ("logs", "lambda", "cloudwatch")
-    logs, settings, metrics = (make_client(cloud.cloud, service) for service in services)
-    rows = read_rows(CLOUD_CSV, "cloud")
-    try:
-        save_invocations(logs, settings, cloud.function, rows, INVOCATIONS_CSV)
-        name, now = cloud.function["FunctionName"], datetime.now(UTC)
-        return {"throttles": count_throttles(metrics, name, begun, now)}
-    except Exception as error:
-        if (line := cloud_problem(error)) is None:
-            raise
-        print(f"going on without all of Lambda's own measurements: {line}", file=sys.stderr)
-        return {}
-
-
-def compare_on_prem_with_itself(
-    args: argparse.Namespace,
-    run_id: str,
-    pictures: list[Picture],
-    record: RunRecord,
-    before: "Unfinished | None",
-) -> int:
-    """Two on-prem passes for each round, judged as two arms: a difference would be an error."""
-    from onprem_images.local_image_proc import process_on_prem
-
-    passes = 2 * args.rounds
-    if not before:
-        begin(args, run_id, pictures, record, passes, None)
-    for number in range(1, passes + 1):
-        if before and number in before.done_on_prem:
-            continue
-        with record.step("on-prem", number, passes):
-            process_on_prem(pictures, run_id, args.workers, number)
-    with record.step("compare"):
-        return judge_rows_here(args)
+    if len(settings) == 1 and not args.until:
+        if args.rounds not in (None, rounds):
+            raise UserError(
+                f"the interrupted run is one of {rounds} rounds, and not of {args.rounds}"
+            )
+        args.rounds = rounds
+    return sweep_id, before
 
 
 def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = None) -> int:
@@ -283,65 +258,6 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
     choices = Choices(aa=args.aa, allow_partial=args.allow_partial)
     evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
     return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs)
-
-
-def has_own_cloud(args: argparse.Namespace) -> bool:
-    """Whether the flags ask for an embedded cloud that starts and ends with the run. Variables such
-    as AWS_ENDPOINT_URL alone do not count, since they may name anything."""
-    own = args.cloud == "embedded" and not args.endpoint_url
-    if own and (args.input_bucket or args.output_bucket):
-        raise UserError(
-            "an embedded cloud of its own has the buckets of its stack; "
-            "use --endpoint-url or --cloud aws with buckets of yours"
-        )
-    return own
-
-
-@dataclass(frozen=True)
-class CloudInUse:
-    """The cloud arm as a run works with it. `function` is empty when nothing is known of it."""
-
-    cloud: Cloud
-    s3: object
-    buckets: Buckets
-    function: dict[str, str]
-    settle_failures: Callable[[set[RowId]], object]
-
-
-@contextlib.contextmanager
-def cloud_in_use(args: argparse.Namespace) -> Iterator[CloudInUse]:
-    """The cloud of the flags, which is started here when it is the run's own, once its S3 is seen
-    to be one that loses no row."""
-    from lambda_function.cloud import find_buckets, find_function, make_client
-    from metrics.failures import failure_settler
-    from upload_images_s3 import check_conditional_writes
-
-    with contextlib.ExitStack() as stack:
-        with imported_meanwhile("metrics.judgement"):
-            if has_own_cloud(args):
-                from lambda_function.embedded_cloud import embedded_cloud
-
-                cloud = stack.enter_context(embedded_cloud(args.concurrency, args.stack))
-            else:
-                cloud = cloud_of(args)
-            s3, buckets, function = (
-                make_client(cloud, "s3"),
-                find_buckets(cloud),
-                find_function(cloud),
-            )
-            settle = failure_settler(cloud, function, s3, buckets)
-            check_conditional_writes(s3, buckets.output)
-        yield CloudInUse(cloud, s3, buckets, function, settle)
-
-
-@contextlib.contextmanager
-def imported_meanwhile(module: str) -> Iterator[None]:
-    """Import what takes a second and is needed later, while the caller waits for something else."""
-    thread = threading.Thread(target=importlib.import_module, args=[module], daemon=True)
-    thread.start()
-    yield
-    thread.join()
-    gc.freeze()  # it stays to the end: the collector need not look through it again and again
 
 
 if __name__ == "__main__":

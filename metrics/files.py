@@ -25,6 +25,8 @@ CLOUD_OUTPUTS = RESULTS / "cloud_outputs"
 SUMMARY_JSON = RESULTS / "summary.json"
 REPORT_HTML = RESULTS / "report.html"
 CHARTS = RESULTS / "charts"
+SWEEP = RESULTS / "sweep"
+FUNCTION_JSON = RESULTS / "function_settings.json"  # while a sweep has changed them
 PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed run leaves some
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),

@@ -8,6 +8,7 @@ from metrics.ledger import read_manifest
 from metrics.rows import read_rows
 from metrics.run_record import record_of
 from metrics.script import UserError
+from metrics.sweep import Setting
 
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture
@@ -25,11 +26,21 @@ class Unfinished:
     done_on_prem: frozenset[int]
 
 
-def unfinished_run(pictures: "list[Picture]", cloud: str) -> Unfinished:
-    """The run that was interrupted here. Raises UserError when there is none, or when it was about
-    other pictures or another cloud."""
+def sweep_of_manifest(settings: list[Setting]) -> tuple[str, Setting]:
+    """The id of the sweep or run that was interrupted here, and with which setting its last run was
+    done. Raises UserError when there is none."""
     if not MANIFEST_JSON.exists():
         raise UserError(f"nothing to resume: {shown(MANIFEST_JSON)} is not there; start a new run")
+    run_id = read_manifest(MANIFEST_JSON).run_id
+    for setting in settings:
+        if setting.kind and run_id.endswith(f".{setting.name}"):
+            return run_id.removesuffix(f".{setting.name}"), setting
+    return run_id, settings[-1]
+
+
+def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = None) -> Unfinished:
+    """The run that was interrupted here. Raises UserError when it is done, or when it was about
+    other pictures, another cloud, or rounds that are added `until` another width."""
     manifest = read_manifest(MANIFEST_JSON)
     run_id = manifest.run_id
     record = record_of(RUN_JSON.read_bytes() if RUN_JSON.exists() else None, run_id)
@@ -37,6 +48,9 @@ def unfinished_run(pictures: "list[Picture]", cloud: str) -> Unfinished:
         raise UserError(f"nothing to resume: run {run_id!r} is done; start a new run")
     if (then := record.get("cloud", cloud)) != cloud:
         raise UserError(f"run {run_id!r} was begun with cloud {then!r}, and not with {cloud!r}")
+    if manifest.until != until:
+        then = f"--until {manifest.until:.3%}" if manifest.until else "no --until"
+        raise UserError(f"run {run_id!r} was begun with {then}; go on with the same")
     listed = set(zip(manifest.pictures["image_key"], manifest.pictures["sha256"], strict=True))
     changed = {key for key, _ in listed ^ {(p.image_key, p.sha256) for p in pictures}}
     if changed:

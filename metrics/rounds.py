@@ -9,7 +9,12 @@ passes (a job every minute, say) can still fall on the same arm again and again:
 helps there.
 """
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEWEST_ROUNDS = 4  # of a run that adds rounds: the first that cancels a steady and a curved drift
 
 
 def first_arm_leads(round_number: int) -> bool:
@@ -17,7 +22,7 @@ def first_arm_leads(round_number: int) -> bool:
     return round_number % 4 in (0, 1)
 
 
-def split_passes(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_passes(rows: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """On-prem passes 1, 2, 3, ... as rounds of two arms A and B, for comparing on-prem with itself.
 
     Passes 1 and 2 are the first round, 3 and 4 the second; the lead changes as between real arms.

@@ -120,6 +120,19 @@ def _positive(text: str, unit: str) -> float:
     return number
 
 
+def percentage(text: str) -> float:
+    """`5%` or `5` as 0.05."""
+    return _positive(text.removesuffix("%"), "percent") / 100
+
+
+def positive_ints(text: str) -> tuple[int, ...]:
+    """`8,32,128`, each above the one before."""
+    numbers = tuple(map(positive_int, text.split(",")))
+    if sorted(set(numbers)) != list(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: each number must be above the one before")
+    return numbers
+
+
 def run_id(text: str) -> str:
     if not RUN_ID.fullmatch(text):
         raise argparse.ArgumentTypeError(

@@ -170,10 +170,11 @@ def compare(
     ]
     if pairs.empty:
         problems.append(Finding("no picture was processed in both arms"))
-    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names)
+    looked = manifest is not None and manifest.until is not None
+    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked)
     if estimate is None and not pairs.empty:
         problems.append(Finding("no picture was processed in both arms in every round"))
-    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names)
+    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked)
     summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
     without_cold = _ratio_without_cold(pairs, names)
     comparison = Comparison(
@@ -185,7 +186,9 @@ def compare(
         pairs=pairs,
         per_picture=estimate,
         per_picture_cpu=cpu_estimate,
-        whole_job=None if gaps or was_resumed(record or {}) else _whole_job(summaries, names),
+        whole_job=None
+        if gaps or was_resumed(record or {})
+        else _whole_job(summaries, names, looked),
         signed_rank_p=signed_rank_p,
         ratio_without_cold=without_cold,
         problems=problems,
@@ -359,7 +362,7 @@ def makespans_s(rows: pd.DataFrame) -> pd.Series:
 
 
 def _per_picture(
-    pairs: pd.DataFrame, column: str, names: tuple[str, str]
+    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool
 ) -> tuple[RatioEstimate | None, float]:
     """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
     signed-rank test over them, which knows nothing of drift."""
@@ -368,7 +371,7 @@ def _per_picture(
         return None, math.nan
     means = logs.mean(axis=1)
     p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
-    return estimate_ratio(logs), p
+    return estimate_ratio(logs, looked=looked), p
 
 
 def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
@@ -387,11 +390,13 @@ def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) ->
     return logs[is_known[:, chosen].all(axis=1)][:, chosen] if kept else logs
 
 
-def _whole_job(summaries: dict[str, ArmSummary], names: tuple[str, str]) -> RatioEstimate | None:
+def _whole_job(
+    summaries: dict[str, ArmSummary], names: tuple[str, str], looked: bool
+) -> RatioEstimate | None:
     a, b = (np.array(summaries[name].makespans_s) for name in names)
     if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         return None  # one round tells nothing of how much makespans scatter
-    return estimate_ratio(np.log(b / a)[None, :])
+    return estimate_ratio(np.log(b / a)[None, :], looked=looked)
 
 
 def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:

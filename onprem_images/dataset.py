@@ -173,13 +173,18 @@ def fingerprint(pictures: list[Picture]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def write_manifest(run_id: str, rounds: int, pictures: list[Picture]) -> None:
+def write_manifest(
+    run_id: str, rounds: int, pictures: list[Picture], until: float | None = None
+) -> None:
     """Write down, before a run begins, what it is about."""
-    write_whole(MANIFEST_JSON, manifest_bytes(run_id, rounds, pictures))
+    write_whole(MANIFEST_JSON, manifest_bytes(run_id, rounds, pictures, until))
 
 
-def manifest_bytes(run_id: str, rounds: int, pictures: list[Picture]) -> bytes:
-    """What a run is about, as JSON: the ledger holds the rows against it, cleaning goes by it."""
+def manifest_bytes(
+    run_id: str, rounds: int, pictures: list[Picture], until: float | None = None
+) -> bytes:
+    """What a run is about, as JSON: the ledger holds the rows against it, cleaning goes by it.
+    `until` is there when rounds are added until the interval is so narrow."""
     content = {
         "run_id": run_id,
         "rounds": rounds,
@@ -187,4 +192,6 @@ def manifest_bytes(run_id: str, rounds: int, pictures: list[Picture]) -> bytes:
             {"image_key": p.image_key, "size": p.size, "sha256": p.sha256} for p in pictures
         ],
     }
+    if until is not None:
+        content["until"] = until
     return json.dumps(content, ensure_ascii=False).encode()
