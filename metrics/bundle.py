@@ -13,9 +13,10 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from metrics.files import shown, whole_file
+from metrics.files import SWEEP, shown, whole_file
 from metrics.same_work import Outputs, PixelDifferences, pixels_from_csv, pixels_to_csv
 from metrics.script import UserError
+from metrics.sweep import is_kept_file, kept_files
 
 # 1  2026-11: first version
 FORMAT = 1
@@ -49,6 +50,7 @@ class Evidence:
     outputs: Outputs
     pixels: PixelDifferences = field(default_factory=dict)
     choices: Choices = field(default_factory=Choices)
+    sweep: Path | None = None  # the folder of the runs before it, see sweep.py
 
 
 def pack(
@@ -73,6 +75,8 @@ def pack(
     if evidence.invocations:
         members["invocations.csv"] = evidence.invocations
     members |= {f"{OUTPUTS}{sha256}.jpg": jpeg for sha256, jpeg in outputs.items()}
+    if evidence.sweep:
+        members |= {f"{SWEEP.name}/{name}": data for name, data in kept_files(evidence.sweep)}
     members |= {path.name: path.read_bytes() for path in results}
     with whole_file(target) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
@@ -101,6 +105,10 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
                 paths[name].write_bytes(_member(archive, name))
             jpegs = [_member(archive, name) for name in names if name.startswith(OUTPUTS)]
             outputs = {hashlib.sha256(jpeg).hexdigest(): jpeg for jpeg in jpegs}
+            for name in names:
+                if is_kept_file(name.removeprefix(f"{SWEEP.name}/")):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(_member(archive, name))
             evidence = Evidence(
                 local_csv=paths["local_metrics.csv"],
                 cloud_csv=paths.get("lambda_metrics.csv"),
@@ -112,6 +120,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
                 outputs=lambda _source, _key, sha256: outputs.get(sha256),
                 pixels=pixels_from_csv(_member(archive, "pixel_differences.csv")),
                 choices=choices,
+                sweep=folder / SWEEP.name,
             )
             return evidence, _member(archive, "summary.json")
     except FileNotFoundError:

@@ -8,7 +8,8 @@ import io
 import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,6 +54,7 @@ from metrics.chart_style import (
 from metrics.findings import counted
 from metrics.interval import RatioEstimate
 from metrics.machine import available_cpus
+from metrics.script import UserError
 from metrics.stability import NEIGHBOURS, residuals
 from metrics.summary import PHASES, Comparison
 from metrics.worker_pool import results, worker_pool
@@ -102,25 +104,33 @@ class Chart:
 VARIANTS = {"light": (LIGHT, False), "dark": (DARK, False), "alone": (LIGHT, True)}
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # elsewhere forking is not safe
 
-_comparison: Comparison | None = None  # what a process draws, see draw_charts
+_to_draw: tuple[Comparison, dict[str, Chart]] | None = None  # by a process, see draw_charts
 
 
-def draw_charts(comparison: Comparison) -> dict[tuple[str, str], bytes]:
-    """PNG files by name and variant, drawn on all processors: it is most of the time of judging."""
-    tasks = itertools.product([chart.name for chart in CHARTS], VARIANTS)
-    workers = available_cpus()
-    with worker_pool(workers, partial(_set_comparison, comparison), START_METHOD) as pool:
-        return dict(results(pool, _draw_variant, tasks))
+def draw_charts(comparison: Comparison, charts: Sequence[Chart]) -> dict[tuple[str, str], bytes]:
+    """PNG files by name and variant, drawn on all processors: it is most of the time of judging.
+    Raises UserError when one of those that draw dies."""
+    by_name = {chart.name: chart for chart in charts}
+    tasks = list(itertools.product(by_name, VARIANTS))
+    prepare = partial(_set_to_draw, comparison, by_name)
+    try:
+        with worker_pool(min(available_cpus(), len(tasks)), prepare, START_METHOD) as pool:
+            return dict(results(pool, _draw_variant, tasks))
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that draws charts died (out of memory?); the rows are there: "
+            "compare_cloud_onprem_metrics.py --no-download judges them again"
+        ) from None
 
 
-def _set_comparison(comparison: Comparison) -> None:
-    global _comparison
-    _comparison = comparison
+def _set_to_draw(comparison: Comparison, charts: dict[str, Chart]) -> None:
+    global _to_draw
+    _to_draw = comparison, charts
 
 
 def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
-    (chart,) = (chart for chart in CHARTS if chart.name == name)
-    return (name, variant), chart_png(_comparison, chart, *VARIANTS[variant])
+    comparison, charts = _to_draw
+    return (name, variant), chart_png(comparison, charts[name], *VARIANTS[variant])
 
 
 def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:

@@ -140,6 +140,19 @@ def with_invocations(merged: pd.DataFrame, invocations: pd.DataFrame | None) -> 
     return merged.join(by_request, on="request_id_cloud")
 
 
+def billed_by_round(rows: pd.DataFrame, invocations: pd.DataFrame | None) -> pd.DataFrame | None:
+    """What Lambda measured in each round: `billed_ms` and `duration_ms` (without cold starts) of
+    all tries, and of how many `pictures` it was reported; None when a round lacks reports."""
+    if invocations is None:
+        return None
+    columns = ["billed_ms", "duration_ms"]
+    of_request = invocations.groupby("request_id")[columns].sum()
+    known = rows[["round", "request_id"]].join(of_request, on="request_id", how="inner")
+    of_rounds = known.groupby("round")[columns].sum()
+    of_rounds["pictures"] = known["round"].value_counts()
+    return of_rounds if len(of_rounds) == rows["round"].nunique() > 0 else None
+
+
 def count_throttles(cloudwatch, function_name: str, begin: datetime, end: datetime) -> int | None:
     """Invocations of the function that AWS put off for lack of concurrency; None when its metrics
     do not tell yet: they come a minute or two late."""

@@ -13,18 +13,22 @@ from metrics.changes import describe_changes
 from metrics.charts import CHARTS, draw_charts
 from metrics.cost import Bill, bill_lines, bill_of
 from metrics.files import (
+    CLOUD_CSV,
     INVOCATIONS_CSV,
+    LOCAL_CSV,
+    MANIFEST_JSON,
     MERGED_CSV,
     PIXELS_CSV,
     REPORT_HTML,
     RUN_JSON,
     SUMMARY_JSON,
+    SWEEP,
     shown,
     whole_file,
     write_whole,
 )
 from metrics.findings import counted
-from metrics.invocations import invocations_from_csv, with_invocations
+from metrics.invocations import billed_by_round, invocations_from_csv, with_invocations
 from metrics.ledger import Manifest, read_manifest
 from metrics.report import ReportChart, render_report, slowest_pictures
 from metrics.rounds import split_passes
@@ -41,6 +45,9 @@ from metrics.script import DONE, FAILED, UserError, cloud_problem
 from metrics.spreadsheet import defused
 from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.summary_json import summary_bytes
+from metrics.sweep import Setting, kept_settings
+from metrics.sweep_charts import chart_of
+from metrics.sweep_results import Point, Sweep, sweeps_of
 from metrics.verdict import (
     ledger_line,
     ratio_line,
@@ -71,6 +78,7 @@ def evidence_here(
         outputs=output_at_hand,
         pixels=pixels,
         choices=choices,
+        sweep=SWEEP,
     )
 
 
@@ -91,7 +99,8 @@ def judge(
     comparison, pixels = compare_evidence(evidence, fetch_outputs)
     invocations = invocations_of(evidence)
     bill = bill_in(invocations, comparison)
-    if packed_summary not in (None, summary_bytes(comparison, bill)):
+    sweeps = sweeps_in(evidence, comparison, bill, invocations)
+    if packed_summary not in (None, summary_bytes(comparison, bill, sweeps)):
         raise UserError(
             "the statistics that follow from its rows are not those that were packed; was it "
             "changed, or made with another version of this program or its packages?"
@@ -110,8 +119,8 @@ def judge(
     if fetch_outputs:
         slowest = slowest_pictures(comparison, lambda *_: None, SLOWEST_SHOWN)
         fetch_for_show(fetch_outputs, [picture.image_key for picture in slowest])
-    written = write_results(comparison, folder, outputs, changes, bill, invocations)
-    print_summary(comparison, changes, bill)
+    written = write_results(comparison, folder, outputs, changes, bill, invocations, sweeps)
+    print_summary(comparison, changes, bill, sweeps)
     if bundle:
         results = [path for path in written if path.name in (SUMMARY_JSON.name, REPORT_HTML.name)]
         pack(bundle, evidence, pixels, used, results)
@@ -209,6 +218,52 @@ def bill_in(invocations: pd.DataFrame | None, comparison: Comparison) -> Bill | 
     return bill_of(comparison.rows[comparison.second.name], invocations)
 
 
+def sweeps_in(
+    evidence: Evidence, comparison: Comparison, bill: Bill | None, invocations: pd.DataFrame | None
+) -> list[Sweep]:
+    """What follows from the runs that were done before this one with other settings."""
+    run_id = comparison.ledger.run_id
+    points = []
+    for setting, folder in kept_settings(run_id, evidence.sweep) if evidence.sweep else []:
+        own = evidence_of_point(folder, evidence.choices)
+        of_point, _ = compare_evidence(own)
+        reported = invocations_of(own)
+        bill_of_point = bill_in(reported, of_point)
+        points.append(Point(setting, of_point, bill_of_point, billed_in(of_point, reported)))
+    if not points:
+        return []
+    rows = comparison.rows[comparison.second.name]
+    itself = Setting(
+        kind="",
+        pictures=rows["image_key"].nunique(),
+        rounds=rows["round"].nunique(),
+        workers=max((point.setting.workers for point in points), default=1),
+        concurrency=max((point.setting.concurrency or 0 for point in points), default=0) or None,
+    )
+    billed = billed_in(comparison, invocations)
+    return sweeps_of([*points, Point(itself, comparison, bill, billed)])
+
+
+def billed_in(comparison: Comparison, invocations: pd.DataFrame | None) -> pd.DataFrame | None:
+    return billed_by_round(comparison.rows[comparison.second.name], invocations)
+
+
+def evidence_of_point(folder: Path, choices: Choices) -> Evidence:
+    def content(path: Path) -> bytes | None:
+        own = folder / path.name
+        return own.read_bytes() if own.exists() else None
+
+    return Evidence(
+        local_csv=folder / LOCAL_CSV.name,
+        cloud_csv=folder / CLOUD_CSV.name,
+        manifest=folder / MANIFEST_JSON.name,
+        run_json=content(RUN_JSON),
+        invocations=content(INVOCATIONS_CSV),
+        outputs=output_at_hand,
+        choices=replace(choices, run_id=None),
+    )
+
+
 def changes_since(bundle: Path, evidence: Evidence) -> list[str]:
     """What changed since the run in `bundle`."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
@@ -234,9 +289,11 @@ def write_results(
     changes: list[str],
     bill: Bill | None,
     invocations: pd.DataFrame | None,
+    sweeps: list[Sweep],
 ) -> list[Path]:
     """The report, summary, merged rows and charts; returns the files."""
-    drawn = draw_charts(comparison)
+    all_charts = (*CHARTS, *map(chart_of, sweeps))
+    drawn = draw_charts(comparison, all_charts)
     charts = [
         ReportChart(
             chart.name,
@@ -245,25 +302,30 @@ def write_results(
             drawn[chart.name, "light"],
             drawn[chart.name, "dark"],
         )
-        for chart in CHARTS
+        for chart in all_charts
     ]
     slowest = slowest_pictures(comparison, outputs, SLOWEST_SHOWN)
     files = {
-        REPORT_HTML.name: render_report(comparison, charts, slowest, changes, bill).encode(),
-        SUMMARY_JSON.name: summary_bytes(comparison, bill),
+        REPORT_HTML.name: render_report(
+            comparison, charts, slowest, changes, bill, sweeps
+        ).encode(),
+        SUMMARY_JSON.name: summary_bytes(comparison, bill, sweeps),
     }
     for name, data in files.items():
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
         merged = defused(with_invocations(comparison.merged, invocations))
         merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
-    for chart in CHARTS:
-        write_whole(folder / f"{CHARTS_FOLDER}/{chart.name}.png", drawn[chart.name, "alone"])
-    names = [*files, MERGED_CSV.name, *(f"{CHARTS_FOLDER}/{chart.name}.png" for chart in CHARTS)]
+    pngs = {f"{CHARTS_FOLDER}/{chart.name}.png": drawn[chart.name, "alone"] for chart in all_charts}
+    for name, png in pngs.items():
+        write_whole(folder / name, png)
+    names = [*files, MERGED_CSV.name, *pngs]
     return [folder / name for name in names]
 
 
-def print_summary(comparison: Comparison, changes: list[str], bill: Bill | None) -> None:
+def print_summary(
+    comparison: Comparison, changes: list[str], bill: Bill | None, sweeps: list[Sweep]
+) -> None:
     """The judgement in a terminal: the last sentences are the answer."""
     print(table(comparison))
     print(f"\n{ledger_line(comparison)}\n{same_work_line(comparison)}")
@@ -276,5 +338,11 @@ def print_summary(comparison: Comparison, changes: list[str], bill: Bill | None)
         print(f"changed: {change}")
     if bill:
         print("", *bill_lines(bill), sep="\n")
+    for sweep in sweeps:
+        table_of_sweep = pd.DataFrame(sweep.lines, columns=sweep.columns).to_string(index=False)
+        print("", sweep.question, table_of_sweep, sep="\n")
+        for broken in sweep.broken:
+            print(f"not whole, and left out: {broken}")
+        print(sweep.answer)
     sentences = verdict_per_picture(comparison), verdict_whole_job(comparison)
     print("\n" + "\n".join(filter(None, sentences)) + "\n")

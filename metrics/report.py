@@ -8,6 +8,7 @@ cannot be printed (control and direction characters) is written as its escape.
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from metrics.cost import PRICES_OF, Bill, cost_by_part
 from metrics.findings import Finding, counted, names_of
 from metrics.interval import RatioEstimate
 from metrics.summary import Comparison, makespans_s
+from metrics.sweep import KINDS
+from metrics.sweep_results import Sweep
 from metrics.verdict import (
     difference,
     ledger_line,
@@ -145,6 +148,7 @@ def render_report(
     slowest: list[SlowPicture],
     changes: list[str] | tuple[str, ...] = (),
     bill: Bill | None = None,
+    sweeps: Sequence[Sweep] = (),
 ) -> str:
     """The page. The same input gives the same text: its only times are the run's own."""
     template = _environment().get_template(TEMPLATE)
@@ -156,7 +160,8 @@ def render_report(
         word=word,
         mood=MOODS[word],
         whole_job=verdict_whole_job(comparison),
-        charts=charts,
+        charts=[chart for chart in charts if chart.name not in KINDS],
+        sweeps=[(sweep, [c for c in charts if c.name == sweep.kind]) for sweep in sweeps],
         slowest=slowest,
         changes=changes,
         bill=bill,

@@ -7,12 +7,14 @@ machine, whose arithmetic may differ in the last bit. What is not known is null.
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 
 from metrics.cost import PRICES_OF, Bill, cost_by_part, total_usd
 from metrics.findings import Finding
 from metrics.interval import CONFIDENCE, POWER, RatioEstimate
 from metrics.same_work import LARGEST_DIFFERENCE, LEAST_PSNR_DB
 from metrics.summary import ArmSummary, Comparison
+from metrics.sweep_results import Sweep, memory_mb
 from metrics.verdict import verdict_per_picture, verdict_whole_job
 
 # 1  2026-11: first version
@@ -20,9 +22,12 @@ FORMAT = 1
 SIGNIFICANT_DIGITS = 9
 
 
-def summary_bytes(comparison: Comparison, bill: Bill | None = None) -> bytes:
+def summary_bytes(
+    comparison: Comparison, bill: Bill | None = None, sweeps: Sequence[Sweep] = ()
+) -> bytes:
     """The content of summary.json."""
-    content = _rounded(summary_of(comparison) | {"lambda": _bill(bill)})
+    more = {"lambda": _bill(bill), "sweeps": [_sweep(sweep) for sweep in sweeps]}
+    content = _rounded(summary_of(comparison) | more)
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -108,6 +113,30 @@ def _bill(bill: Bill | None) -> dict[str, object] | None:
     return dataclasses.asdict(bill) | {
         "cost_usd": cost_by_part(bill.usage) | {"in all": total_usd(bill.usage)},
         "prices": PRICES_OF,
+    }
+
+
+def _sweep(sweep: Sweep) -> dict[str, object]:
+    """`makespan_s` by arm, `ratio` of the makespans, `time_ms` a picture and `cost_usd` (of
+    1,000 pictures) with their intervals over the rounds."""
+    return {
+        "kind": sweep.kind,
+        "answer": sweep.answer,
+        "not_whole": sweep.broken,
+        "points": [
+            {
+                **dataclasses.asdict(point.setting),
+                "memory_mb": memory_mb(point),
+                "whole": point.is_whole,
+                "makespan_s": {
+                    name: _estimate(point.makespan(name)) for name in point.comparison.summaries
+                },
+                "ratio": _estimate(point.ratio),
+                "time_ms": _estimate(point.time_ms),
+                "cost_usd": _estimate(point.cost_usd),
+            }
+            for point in sweep.points
+        ],
     }
 
 

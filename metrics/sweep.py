@@ -16,6 +16,7 @@ import argparse
 import bisect
 import json
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -37,7 +38,7 @@ from metrics.script import UserError
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture
 
-SCALE, PARALLELISM, MEMORY = "scale", "parallelism", "memory"
+KINDS = SCALE, PARALLELISM, MEMORY = "scale", "parallelism", "memory"
 ROUNDS = 3  # of a point, unless --rounds says otherwise: fewer give no useful interval
 LONGEST_RUN_ID = 40  # of a sweep: its runs' names are longer
 SEED = 20261124
@@ -163,9 +164,22 @@ def _is_plain(setting: Setting) -> bool:
 
 
 def _order(setting: Setting) -> tuple:
-    kinds = (SCALE, PARALLELISM, MEMORY)
     numbers = (setting.pictures, setting.workers, setting.concurrency or 0, setting.memory_mb or 0)
-    return (kinds.index(setting.kind), *numbers)
+    return (KINDS.index(setting.kind), *numbers)
+
+
+def kept_files(folder: Path) -> list[tuple[str, bytes]]:
+    """All that keep() put there, by names such as `scale-8/manifest.json`."""
+    paths = sorted(folder.glob("*/*"))
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
+    return [(n, p.read_bytes()) for n, p in zip(names, paths, strict=True) if is_kept_file(n)]
+
+
+def is_kept_file(name: str) -> bool:
+    """Whether keep() gives a file such a name; it leads nowhere else."""
+    folder, _, file = name.partition("/")
+    is_folder = re.fullmatch(rf"({'|'.join(KINDS)})-[0-9]+(-([0-9]+|None))?", folder)
+    return bool(is_folder) and file in {path.name for path in KEPT} | {SETTING_JSON}
 
 
 def leftovers(folder: Path = SWEEP) -> Iterable[Path]:
