@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metrics.files import LOCAL_CSV, MANIFEST_JSON, RUN_JSON, shown
-from metrics.ledger import read_manifest
+from metrics.ledger import Manifest, read_manifest
 from metrics.rows import read_rows
 from metrics.run_record import record_of
 from metrics.script import UserError
@@ -29,9 +29,7 @@ class Unfinished:
 def sweep_of_manifest(settings: list[Setting]) -> tuple[str, Setting]:
     """The id of the sweep or run that was interrupted here, and with which setting its last run was
     done. Raises UserError when there is none."""
-    if not MANIFEST_JSON.exists():
-        raise UserError(f"nothing to resume: {shown(MANIFEST_JSON)} is not there; start a new run")
-    run_id = read_manifest(MANIFEST_JSON).run_id
+    run_id = _manifest().run_id
     for setting in settings:
         if setting.kind and run_id.endswith(f".{setting.name}"):
             return run_id.removesuffix(f".{setting.name}"), setting
@@ -41,7 +39,7 @@ def sweep_of_manifest(settings: list[Setting]) -> tuple[str, Setting]:
 def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = None) -> Unfinished:
     """The run that was interrupted here. Raises UserError when it is done, or when it was about
     other pictures, another cloud, or rounds that are added `until` another width."""
-    manifest = read_manifest(MANIFEST_JSON)
+    manifest = _manifest()
     run_id = manifest.run_id
     record = record_of(RUN_JSON.read_bytes() if RUN_JSON.exists() else None, run_id)
     if record.get("exit_code") is not None:
@@ -59,6 +57,12 @@ def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = 
             f"{min(changed)!r}; restore them, name their folder with --images, or start a new run"
         )
     return Unfinished(run_id, manifest.rounds, record, _done_on_prem(run_id, len(pictures)))
+
+
+def _manifest() -> Manifest:
+    if not MANIFEST_JSON.exists():
+        raise UserError(f"nothing to resume: {shown(MANIFEST_JSON)} is not there; start a new run")
+    return read_manifest(MANIFEST_JSON)
 
 
 def _done_on_prem(run_id: str, pictures: int) -> frozenset[int]:

@@ -10,8 +10,12 @@ Prints, for each number of pictures and rounds: how often the interval covers a 
 how often two equal arms are called different, and how often a difference of 10% is found against
 the power that the estimates claim. Exits 1 when a figure is outside of what the project promises.
 
+With --until, rounds are added until the interval is so narrow, as master_pipeline.py does it, and
+only the coverage is printed, with how many rounds that took.
+
     python tests/benchmarks/interval_coverage.py
     python tests/benchmarks/interval_coverage.py --experiments 200 --pictures 20 100
+    python tests/benchmarks/interval_coverage.py --until 3% 5% 8% --pictures 20 100
 """
 
 import sys
@@ -31,7 +35,8 @@ from tqdm import tqdm
 
 from metrics.interval import RatioEstimate, estimate_ratio
 from metrics.rounds import first_arm_leads
-from metrics.script import DONE, FAILED, positive_int, run_script, script_parser
+from metrics.script import DONE, FAILED, percentage, positive_int, run_script, script_parser
+from metrics.until import Limits, reason_to_stop
 
 TRUE_RATIO = 1.10
 PICTURE_SD = 0.5  # of the log of pictures' times
@@ -44,6 +49,7 @@ PROMISED = (0.935, 0.965)  # coverage with 3 rounds or more; with one at least t
 PROMISED_OF_TWO = 0.925  # two differences say little about how much rounds differ
 FALSE_ALARMS = 0.05
 POWER_TOLERANCE = 0.10  # between claimed and found
+MOST_ROUNDS = 20  # with --until
 BATCH = 100  # experiments at a time, to bound memory
 
 
@@ -109,6 +115,24 @@ def outcome(seed: int, experiments: int, pictures: int, rounds: int) -> Outcome:
     )
 
 
+def coverage_until(
+    rng: np.random.Generator, experiments: int, pictures: int, limits: Limits
+) -> tuple[float, float]:
+    """How often the interval covers the truth when each round was looked at, and the mean number of
+    rounds."""
+    covered, rounds = [], []
+    for begin in range(0, experiments, BATCH):
+        size = min(BATCH, experiments - begin)
+        for logs in simulate(rng, size, pictures, limits.max_rounds, TRUE_RATIO):
+            for number in range(1, limits.max_rounds + 1):
+                estimate = estimate_ratio(logs[:, :number], looked=True)
+                if reason_to_stop(limits, number, estimate, 0, 0):
+                    break
+            covered.append(estimate.low <= TRUE_RATIO <= estimate.high)
+            rounds.append(number)
+    return float(np.mean(covered)), float(np.mean(rounds))
+
+
 def failures(result: Outcome, experiments: int, rounds: int) -> list[str]:
     """Which promises the figures break, beyond what so many experiments scatter by chance."""
     low = PROMISED_OF_TWO if rounds == 2 else PROMISED[0]
@@ -130,11 +154,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--experiments", type=positive_int, default=2000)
     parser.add_argument("--pictures", type=positive_int, nargs="+", default=[20, 100, 1000])
     parser.add_argument("--rounds", type=positive_int, nargs="+", default=[1, 2, 3, 4, 6, 10])
+    parser.add_argument("--until", type=percentage, nargs="+", default=[])
     parser.add_argument("--seed", type=int, default=1)
     return run_script(run, parser.parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.until:
+        return run_until(args)
     print("pictures  rounds  covered  equal arms called different  10% found  claimed")
     broken = []
     cases = [(n, r) for n in args.pictures for r in args.rounds]
@@ -149,6 +176,20 @@ def run(args: argparse.Namespace) -> int:
     for line in broken:
         print(f"outside of what is promised: {line}")
     return FAILED if broken else DONE
+
+
+def run_until(args: argparse.Namespace) -> int:
+    print("pictures  until  covered  rounds")
+    low = PROMISED[0] - stats.norm.ppf(0.999) * math.sqrt(0.05 * 0.95 / args.experiments)
+    code = DONE
+    for pictures in args.pictures:
+        for until in args.until:
+            rng = np.random.default_rng([args.seed, pictures])
+            limits = Limits(until, MOST_ROUNDS)
+            covered, rounds = coverage_until(rng, args.experiments, pictures, limits)
+            print(f"{pictures:8}  {until:5.1%}  {covered:7.1%}  {rounds:6.1f}", flush=True)
+            code = code if covered >= low else FAILED
+    return code
 
 
 if __name__ == "__main__":
