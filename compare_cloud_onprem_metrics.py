@@ -28,7 +28,14 @@ from metrics.files import (
     shown,
     write_whole,
 )
-from metrics.script import UserError, positive_seconds, run_id, run_script, script_parser
+from metrics.script import (
+    UserError,
+    percentage,
+    positive_seconds,
+    run_id,
+    run_script,
+    script_parser,
+)
 
 if TYPE_CHECKING:
     from metrics.bundle import Evidence
@@ -98,6 +105,13 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ZIP",
         help="say what changed since the run that --bundle packed there",
     )
+    parser.add_argument(
+        "--plan",
+        type=percentage,
+        default=None,
+        metavar="PERCENT",
+        help="also say how many pictures and rounds would find such a difference",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
             wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial)
         fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
         fetch_outputs = partial(download_outputs, s3, bucket)
-    return judge(evidence, args.output, args.bundle, args.against, fetch_outputs)
+    return judge(evidence, args.output, args.bundle, args.against, fetch_outputs, plan=args.plan)
 
 
 def expected_rows(evidence: "Evidence") -> set[RowId]:
@@ -159,7 +173,12 @@ def judge_bundle(args: argparse.Namespace) -> int:
         try:
             evidence, packed_summary = unpack(args.bundle_from, Path(folder))
             code = judge(
-                evidence, args.output, args.bundle, args.against, packed_summary=packed_summary
+                evidence,
+                args.output,
+                args.bundle,
+                args.against,
+                packed_summary=packed_summary,
+                plan=args.plan,
             )
         except UserError as error:
             message = str(error).replace(f"{folder}/", "")

@@ -193,8 +193,8 @@ def run(args: argparse.Namespace) -> int:
                 setting.run_id(sweep_id),
                 nested_subset(pictures, setting.pictures),
             )
-            if setting.name:
-                print(f"sweep: {setting}", file=sys.stderr)
+            if len(settings) > 1:
+                print(setting, file=sys.stderr)
             before = unfinished if unfinished and unfinished.run_id == own_id else None
             one = Run(args, setting, own_pictures, own_id, cloud, before)
             with cloud.function_with(setting):
@@ -257,7 +257,7 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
 
     choices = Choices(aa=args.aa, allow_partial=args.allow_partial)
     evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
-    return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs)
+    return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs, plan=args.plan)
 
 
 if __name__ == "__main__":

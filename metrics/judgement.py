@@ -48,6 +48,7 @@ from metrics.summary_json import summary_bytes
 from metrics.sweep import Setting, kept_settings
 from metrics.sweep_charts import chart_of
 from metrics.sweep_results import Point, Sweep, sweeps_of
+from metrics.until import plan_lines
 from metrics.verdict import (
     ledger_line,
     ratio_line,
@@ -89,12 +90,14 @@ def judge(
     against: Path | None = None,
     fetch_outputs: FetchOutputs | None = None,
     packed_summary: bytes | None = None,
+    plan: float | None = None,
 ) -> int:
     """Print all that follows from the evidence, and write it to `folder`; the exit code.
 
     Outputs that are not here are fetched where there is a cloud to ask: of pictures whose outputs
     differ, and of the slowest, which the report shows. Raises UserError before anything is written
-    when another summary follows than `packed_summary`.
+    when another summary follows than `packed_summary`. `plan` is a difference that a next
+    experiment should find.
     """
     comparison, pixels = compare_evidence(evidence, fetch_outputs)
     invocations = invocations_of(evidence)
@@ -121,6 +124,8 @@ def judge(
         fetch_for_show(fetch_outputs, [picture.image_key for picture in slowest])
     written = write_results(comparison, folder, outputs, changes, bill, invocations, sweeps)
     print_summary(comparison, changes, bill, sweeps)
+    if plan and comparison.per_picture:
+        print(*plan_lines(comparison.per_picture, plan), "", sep="\n")
     if bundle:
         results = [path for path in written if path.name in (SUMMARY_JSON.name, REPORT_HTML.name)]
         pack(bundle, evidence, pixels, used, results)

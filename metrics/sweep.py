@@ -33,6 +33,7 @@ from metrics.files import (
     RUN_JSON,
     SWEEP,
 )
+from metrics.findings import counted
 from metrics.script import UserError
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ class Setting:
             MEMORY: f"{self.memory_mb}",
         }
         return f"{self.kind}-{value[self.kind]}" if self.kind else ""
+
+    def __str__(self) -> str:
+        parts = [
+            f"{counted(self.pictures, 'picture')} x {counted(self.rounds, 'round')}",
+            counted(self.workers, "worker"),
+            self.concurrency and counted(self.concurrency, "environment"),
+            self.memory_mb and f"{self.memory_mb:,} MB",
+        ]
+        return f"{self.kind or 'comparison'}: {', '.join(filter(None, parts))}"
 
     def run_id(self, of_sweep: str) -> str:
         return f"{of_sweep}.{self.name}" if self.kind else of_sweep
