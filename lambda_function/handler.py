@@ -43,19 +43,20 @@ LONGEST_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
 CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a user is called so
 
-# An append takes 7 requests, whatever the number of rows. So an environment that is busy makes one
-# from time to time only, and leaves its rows to the next: its own, or that of the pass's end. Where
-# events come late, the last of all may be none of those: then whoever reads the rows, the wait or
-# the compare script, appends what is left.
+# An append takes 6 or 7 requests, and one more for each row that another environment wrote. So one
+# that is busy appends from time to time only, and leaves its rows to the next: its own, or that of
+# the pass's end. Where events come late, the last of all may be none of those: then whoever reads
+# the rows, the wait or the compare script, appends what is left.
 APPEND_EVERY_S = 2.0
 LAST_OF_PASS = 16  # pictures with fewer followers: perhaps no other comes after, so they append
-# With more followers, none of those last ones is under way at the same time, to rely on another
-# look of whoever appends.
+# With more followers, hardly any of those last ones is under way during the same append, to rely on
+# another look; where many environments are that fast, the wait appends what is left 5 s later. With
+# a second look a busy environment would hardly ever end appending: new rows come all the time.
 NEAR_THE_END = 128
 
 _is_cold = True
 _last_append = -math.inf  # by time.monotonic()
-_own_rows: dict[str, bytes] = {}  # row objects that this environment wrote since
+_own_rows: dict[str, bytes] = {}  # row objects that this environment wrote since its last append
 _counting = threading.Lock()  # rows are read in parallel
 _s3_requests: Counter[str] = Counter()  # by operation, since the last invocation's log line
 

@@ -8,6 +8,7 @@ from cheroot import wsgi
 from lambda_function.faults import CONNECTION
 
 THREADS = 40  # requests at once: uploads, and what environments read in parallel
+CONNECTIONS = 1000  # kept open while idle: each environment has some, and a new one takes time
 STOP_LIMIT_S = 1  # for requests under way
 
 
@@ -31,8 +32,6 @@ def http_server(host: str, port: int) -> wsgi.Server:
     )
     server.gateway = Gateway
     server.expiration_interval = 0.05  # how often it looks whether it is to stop, too
-    server.keep_alive_conn_limit = (
-        1000  # each environment keeps some, and a closed one must be made anew
-    )
+    server.keep_alive_conn_limit = CONNECTIONS
     server.prepare()
     return server

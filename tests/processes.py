@@ -103,6 +103,27 @@ def read_until(process: subprocess.Popen, beginning: str) -> list[str]:
     return lines
 
 
+def peak_memory_mb(command: list[str], **options: object) -> tuple[int, float]:
+    """Exit code of a command, and the peak memory of the largest of its processes. A small process
+    starts it: Linux counts the memory of the one that starts another as the other's, too."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", MEASURE, *command], text=True, stderr=-1, **options
+    )
+    *lines, last = done.stderr.splitlines()
+    if done.returncode:
+        print(*lines, sep="\n", file=sys.stderr)
+    return done.returncode, int(last) / 1024
+
+
+MEASURE = """
+import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(usage.ru_maxrss, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def hear_ctrl_c() -> None:
     """For a new process: shells let what they start in the background ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -63,8 +63,11 @@ def test_the_campaigns_meet_every_kind_of_fault(results):
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_an_error_in_the_code_is_found(name):
+    """By what it does to the rows: a mutation that only breaks the Python code proves nothing."""
     with mutated(MUTATIONS[name]):
-        assert any(run_campaign(seed).failure for seed in range(LIMIT))
+        failure = next(filter(None, (run_campaign(seed).failure for seed in range(LIMIT))), "")
+    assert failure
+    assert not failure.startswith(("TypeError", "NameError", "AttributeError", "UnboundLocal"))
 
 
 def test_without_the_lease_no_row_is_lost_but_work_is_done_again():

@@ -17,10 +17,20 @@ from conftest import jpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rows import row
 
 from lambda_function import handler
 from lambda_function.image_transform import measure_transform, output_name, transform_image
-from lambda_function.metrics_log import CSV_KEY, HEADER, pending_rows, read_object, rows_from_csv
+from lambda_function.metrics_log import (
+    CSV_KEY,
+    HEADER,
+    ROWS_PREFIX,
+    pending_rows,
+    put_row,
+    read_object,
+    row_key,
+    rows_from_csv,
+)
 
 IN, OUT = "input-bucket", "output-bucket"
 METADATA = {"run-id": "run-1", "round": "1"}
@@ -276,6 +286,23 @@ def test_a_busy_environment_leaves_its_rows_to_a_later_append(s3, invoke, monkey
     invoke({"input/third.jpg": jpeg()}, metadata=many)
     assert {row.image_key for row in rows_in(s3)} == {"first.jpg", "second.jpg", "third.jpg"}
     assert pending_rows(s3, OUT) == {}
+
+
+def test_an_append_reads_the_rows_of_other_environments_only(s3, invoke, monkeypatch):
+    many = METADATA | {"followers": "100"}
+    monkeypatch.setattr(handler, "_last_append", time.monotonic())
+    invoke({"input/own.jpg": jpeg()}, metadata=many)
+    put_row(s3, OUT, row("other.jpg"))
+    read = []
+    s3.meta.events.register(
+        "provide-client-params.s3.GetObject", lambda params, **_: read.append(params["Key"])
+    )
+    monkeypatch.setattr(handler, "_last_append", -math.inf)
+    invoke({"input/last.jpg": jpeg()}, metadata=many)
+    rows_read = [key for key in read if key.startswith(ROWS_PREFIX)]
+    assert rows_read == [row_key(row("other.jpg").id)]
+    assert {r.image_key for r in rows_in(s3)} == {"own.jpg", "other.jpg", "last.jpg"}
+    assert handler._own_rows == {}
 
 
 @pytest.mark.parametrize("facts", [{}, {"followers": "0"}, {"followers": "7"}])

@@ -19,13 +19,13 @@ import io
 import itertools
 import json
 import math
-import os
 import subprocess
 import tempfile
 from datetime import datetime
 
 from conftest import copy_project
 from PIL import Image
+from processes import peak_memory_mb
 
 from lambda_function.embedded_cloud import embedded_cloud
 from metrics.machine import available_cpus
@@ -34,7 +34,6 @@ from metrics.script import DONE, UserError, positive_int, run_script, script_par
 
 STEPS = ("on-prem", "upload", "wait", "logs", "compare")
 SIZE = (64, 48)
-MB = 2**20
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,14 +65,12 @@ def steps_of_run(count: int) -> tuple[dict[str, float], float]:
         project = copy_project(Path(folder) / "project")
         for number in range(count):
             (project / "images_to_upload" / f"{number}.png").write_bytes(tiny_picture(number))
-        with embedded_cloud(available_cpus()) as cloud, (Path(folder) / "log").open("w+") as log:
+        with embedded_cloud(available_cpus()) as cloud:
             command = [sys.executable, "master_pipeline.py", "--run-id", "growth"]
             command += ["--endpoint-url", cloud.endpoint_url]
-            process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-            if os.waitstatus_to_exitcode(status) != DONE:
-                log.seek(0)
-                raise UserError(f"the run with {count} pictures failed: {log.read()[-1000:]}")
+            code, peak_mb = peak_memory_mb(command, cwd=project, stdout=subprocess.DEVNULL)
+        if code != DONE:
+            raise UserError(f"the run with {count} pictures failed; its message stands above")
         record = record_of((project / "metrics/run.json").read_bytes(), "growth")
         coverage = json.loads((project / "metrics/summary.json").read_bytes())["ledger"]["coverage"]
     if coverage != 1:
@@ -84,7 +81,7 @@ def steps_of_run(count: int) -> tuple[dict[str, float], float]:
         ).total_seconds()
         for step in record["steps"]
     }
-    return seconds, usage.ru_maxrss * 1024 / MB
+    return seconds, peak_mb
 
 
 def tiny_picture(number: int) -> bytes:

@@ -14,13 +14,13 @@ if __package__ in (None, ""):  # run as a script: the project and the tests are 
     sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (2, 1)]
 
 import argparse
-import os
 import statistics
 import subprocess
 import tempfile
 import time
 
 from conftest import copy_project
+from processes import peak_memory_mb
 
 from metrics.machine import available_cpus
 from metrics.rows import read_rows
@@ -31,7 +31,6 @@ from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_pictu
 SETS = {"0.1 megapixel": (500, (387, 258)), "12 megapixels": (60, (4240, 2832))}
 SCENES = ("harbour", "forest", "beach", "town")
 DIFFERENT = 8  # pictures of a set; the others repeat them under other names
-MB = 2**20
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,12 +76,11 @@ def one_pass(project: Path, rounds: int) -> tuple[float, float, float]:
     """Wall seconds of the command, seconds of the transforms a processor, peak MB of a process."""
     command = [sys.executable, "onprem_images/local_image_proc.py", "--rounds", str(rounds)]
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    code, peak_mb = peak_memory_mb(command, cwd=project, stdout=subprocess.DEVNULL)
     wall_s = time.perf_counter() - start
-    assert os.waitstatus_to_exitcode(status) == DONE
+    assert code == DONE
     rows = read_rows(project / "onprem_images/metrics/local_metrics.csv", "on_prem")
-    return wall_s, rows["cpu_ms"].sum() / 1000 / available_cpus(), usage.ru_maxrss * 1024 / MB
+    return wall_s, rows["cpu_ms"].sum() / 1000 / available_cpus(), peak_mb
 
 
 if __name__ == "__main__":

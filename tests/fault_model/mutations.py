@@ -34,7 +34,7 @@ MUTATIONS = {
     there = read_object(s3, bucket, CSV_KEY)
     text = there.data.decode() if there else HEADER
     s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=(text + rows_to_csv([row])).encode())
-    return
+    return "", b""
             """,
         )
     ],
