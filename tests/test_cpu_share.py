@@ -172,6 +172,18 @@ def test_a_meter_that_is_late_keeps_the_share_all_the_same(share):
 
 
 @on_linux
+def test_a_new_event_brings_no_new_quota(busy):
+    meter = Meter(busy, 0.1 * PERIOD_S)
+    start_s, start_used_s = time.monotonic(), used_s(busy)
+    for _ in range(200):
+        with meter.enforced():  # a quota in each were 40%
+            threading.Event().wait(0.005)
+    assert used_s(busy) - start_used_s < 0.2 * (time.monotonic() - start_s)
+    busy.kill()
+    meter.close()
+
+
+@on_linux
 def test_a_stopped_process_can_be_killed_and_its_meter_ends(busy):
     meter = Meter(busy, 0.05 * PERIOD_S)
     with meter.enforced():
@@ -179,6 +191,14 @@ def test_a_stopped_process_can_be_killed_and_its_meter_ends(busy):
         busy.kill()
         assert busy.wait(LIMIT_S) == -9
         assert meter._meter.wait(LIMIT_S) == 0
+    meter.close()
+
+
+@on_linux
+def test_a_meter_ends_with_an_idle_process(busy):
+    meter = Meter(busy, 0.05 * PERIOD_S)
+    busy.kill()
+    assert meter._meter.wait(LIMIT_S) == 0
     meter.close()
 
 
@@ -303,8 +323,7 @@ def test_a_handler_is_throttled_and_its_init_phase_is_not(small_cloud):
     answer = small_cloud.answer(burn_s=0.03)
     assert answer["share"] < 0.12  # the last quota may have no pause after it
     assert answer["init_share"] > 2 * answer["share"]
-    again = small_cloud.answer(burn_s=0.03)["share"]  # no quota is new for a new event
-    assert again < 0.12
+    assert small_cloud.answer(burn_s=0.03)["share"] < 0.12
 
 
 @on_linux
