@@ -6,9 +6,10 @@ for the next event and posts the answer: https://docs.aws.amazon.com/lambda/late
 
 As on AWS: one event at a time per environment; a new environment (cold start) when none is idle,
 up to the concurrency; a time-out kills the environment; a crashed one is replaced; an asynchronous
-event that fails is retried, then goes to the failure destination; REPORT lines in the log.
-Not as on AWS: the waits before the retries are 60 times shorter, memory is not limited, and all
-environments share this machine's processors.
+event that fails is retried, then goes to the failure destination; REPORT lines in the log; the
+share of a processor that the function's memory gives (cpu_share.py). Time-outs are of wall time.
+Not as on AWS: the waits before the retries are 60 times shorter, memory itself is not limited, and
+all environments share this machine's processors.
 """
 
 import contextlib
@@ -31,6 +32,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from socketserver import TCPServer
+
+from lambda_function.cpu_share import WholeProcessor, share_of
 
 RETRY_WAITS_S = (1, 2)  # AWS waits one and two minutes
 INIT_LIMIT_S = 10  # AWS ends a longer init phase and starts it anew under the function's time-out
@@ -305,6 +308,7 @@ class Environment(threading.Thread):
         self._log_path = function.folder / f"{self.id}.log"
         self._log_offset = 0
         self._process: subprocess.Popen | None = None
+        self._share = WholeProcessor()
         self._killed = threading.Event()
 
     def run(self) -> None:
@@ -329,6 +333,7 @@ class Environment(threading.Thread):
                 self._function.unoccupied_again()
         finally:
             self.kill()
+            self._share.close()
             self._api.close()
             self._function.ended(self, occupied)
 
@@ -346,6 +351,7 @@ class Environment(threading.Thread):
         if self._killed.is_set():
             self.kill()
         threading.Thread(target=self._report_exit, daemon=True).start()
+        self._share = share_of(self._process, self._config.memory_mb)
 
     def _report_exit(self) -> None:
         status = self._process.wait()
@@ -394,8 +400,9 @@ class Environment(threading.Thread):
         invocation.attempts += 1
         start = time.perf_counter()
         if failed_init is None:
-            self._api.give(invocation, self._config)
-            what, content = self._next_message(self._config.timeout_s)
+            with self._share.enforced():  # not in the init phase
+                self._api.give(invocation, self._config)
+                what, content = self._next_message(self._config.timeout_s)
         else:
             what, content = failed_init
         duration_ms = (time.perf_counter() - start) * 1000

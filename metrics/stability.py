@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lambda_function.cpu_share import FULL_VCPU_MB
 from metrics.findings import Finding, counted
 
 LARGEST_SPREAD = 0.10  # pyperf's limit, too
@@ -25,9 +26,9 @@ NEIGHBOURS = 11  # pictures of like size that one is held against
 OUTLIER_SPREADS = 6.0
 OUTLIER_FACTOR = 1.5  # and at least this much slower than expected
 LEAST_CPU_SHARE = 0.9
-FULL_VCPU_MB = 1769  # AWS: a function with so much memory has one processor, with less a part
 LARGEST_STEAL = 0.02
 ON_THIS_MACHINE = ("local", "embedded")
+IN_CLOUD = ("aws", "embedded")
 
 
 def residuals(rows: pd.DataFrame) -> pd.Series:
@@ -136,9 +137,8 @@ def _outliers(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[Findi
 
 def _shared_processor(label: str, rows: pd.DataFrame) -> list[Finding]:
     share = cpu_share(rows)
-    environment = str(rows["environment"].iloc[0])
-    memory_mb = pd.to_numeric(rows["memory_mb"], errors="coerce").max()
-    if environment == "aws" and memory_mb < FULL_VCPU_MB:
+    if is_throttled(rows):
+        memory_mb = function_memory_mb(rows)
         text = (
             f"{label}: a function of {memory_mb:.0f} MB has {memory_mb / FULL_VCPU_MB:.0%} of a "
             "processor, and is throttled to it"
@@ -154,6 +154,16 @@ def _shared_processor(label: str, rows: pd.DataFrame) -> list[Finding]:
             advice="end other work; use no more workers or concurrency than processors",
         )
     ]
+
+
+def is_throttled(rows: pd.DataFrame) -> bool:
+    """Whether an arm is a function that has no whole processor, on AWS or in the embedded cloud."""
+    in_cloud = rows["environment"].isin(IN_CLOUD).any()
+    return bool(in_cloud and function_memory_mb(rows) < FULL_VCPU_MB)
+
+
+def function_memory_mb(rows: pd.DataFrame) -> float:
+    return float(pd.to_numeric(rows["memory_mb"], errors="coerce").max())
 
 
 def cpu_share(rows: pd.DataFrame) -> float:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from metrics.findings import counted
 from metrics.interval import CONFIDENCE, RatioEstimate
-from metrics.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE, was_resumed
+from metrics.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE, is_throttled, was_resumed
 from metrics.summary import ArmSummary, Comparison
 
 LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
@@ -167,11 +167,13 @@ def _seconds(seconds: float) -> str:
 
 def _crowded_arms(comparison: Comparison) -> str:
     """Labels of the arms on this machine whose processor was shared, when the difference is in
-    wall time only: then the sharing made it, and not the arm. Empty otherwise."""
+    wall time only: then the sharing made it, and not the arm. Empty otherwise. A small function is
+    held to its share by its memory: that is the arm."""
     crowded = [
         arm.label
         for arm in comparison.summaries.values()
         if arm.environment in ON_THIS_MACHINE and arm.cpu_share < LEAST_CPU_SHARE
+        if not is_throttled(comparison.rows[arm.name])
     ]
     cpu = comparison.per_picture_cpu
     if not crowded or cpu is None:

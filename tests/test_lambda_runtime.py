@@ -51,10 +51,10 @@ def handle(event, context):
 class Cloud:
     """A LambdaService with one function, and what it logged and gave up."""
 
-    def __init__(self, folder, client: str, concurrency: int = 2, **config):
+    def __init__(self, folder, client: str, concurrency: int = 2, code: str = HANDLER, **config):
         package = io.BytesIO()
         with zipfile.ZipFile(package, "w") as archive:
-            archive.writestr("my_function.py", HANDLER)
+            archive.writestr("my_function.py", code)
         self.lines: list[str] = []
         self.failures: list[tuple[str, dict]] = []
         self.config = FunctionConfig(

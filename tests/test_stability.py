@@ -240,10 +240,12 @@ def test_unknown_cpu_times_are_not_warned_of_and_do_not_count():
         ("aws", str(FULL_VCPU_MB), False),
         ("aws", "3008", False),
         ("aws", "", False),
-        ("embedded", "512", False),
+        ("embedded", "512", True),
+        ("embedded", str(FULL_VCPU_MB), False),
+        ("local", "512", False),
     ],
 )
-def test_a_small_function_on_aws_is_warned_of_with_its_share(environment, memory_mb, warned):
+def test_a_small_function_is_warned_of_with_its_share(environment, memory_mb, warned):
     rows = passes(environment=environment, memory_mb=memory_mb)
     text = "on-prem: a function of 512 MB has 29% of a processor, and is throttled to it (CPU time "
     lines = [f"{text}is 100% of wall time); {FULL_VCPU_MB} MB give a whole one"]

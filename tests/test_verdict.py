@@ -214,9 +214,10 @@ def test_a_shared_processor_makes_no_arm_faster_when_processor_times_do_not_show
         ({"cpu_ratio": 0.5}, False),  # the other way round
         ({"cpu_share": 0.85}, True),
         ({"cpu_ratio": 1.0, "environment": "aws"}, True),  # what was bought counts as it is
+        ({"cpu_ratio": 1.0, "memory_mb": 512}, True),  # held to its share by its memory
         ({"cpu_ms": 0.0}, True),  # no processor times at all
     ],
-    ids=["there", "the other way", "shared a little", "on AWS", "unknown"],
+    ids=["there", "the other way", "shared a little", "on AWS", "a small function", "unknown"],
 )
 def test_a_shared_processor_voids_only_what_processor_times_do_not_show(cpu, faster):
     said = verdict_per_picture(judged(TWICE, **cpu))
