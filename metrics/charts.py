@@ -54,6 +54,7 @@ from metrics.findings import counted
 from metrics.interval import RatioEstimate
 from metrics.machine import available_cpus
 from metrics.stability import NEIGHBOURS, residuals
+from metrics.steadiness_chart import plot_steadiness
 from metrics.summary import PHASES, Comparison
 from metrics.worker_pool import results, worker_pool
 
@@ -707,5 +708,13 @@ CHARTS = (
         "that stays at 0 means a steady machine; dotted lines part the rounds.",
         plot_stability,
         height_inches=6,
+    ),
+    Chart(
+        "steadiness",
+        "Stability: how steady was each arm?",
+        "Mark: what was measured, by round (geometric mean) or as a share; bar: its 95% interval. "
+        "Bars that lie apart mean arms that differ. Drift above 0: it became slower.",
+        plot_steadiness,
+        height_inches=7,
     ),
 )

@@ -39,6 +39,7 @@ from metrics.same_work import (
 )
 from metrics.script import DONE, FAILED, UserError, cloud_problem
 from metrics.spreadsheet import defused
+from metrics.steadiness import retries
 from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.summary_json import summary_bytes
 from metrics.verdict import (
@@ -91,6 +92,8 @@ def judge(
     comparison, pixels = compare_evidence(evidence, fetch_outputs)
     invocations = invocations_of(evidence)
     bill = bill_in(invocations, comparison)
+    if bill:
+        comparison = with_retries(comparison, bill)
     if packed_summary not in (None, summary_bytes(comparison, bill)):
         raise UserError(
             "the statistics that follow from its rows are not those that were packed; was it "
@@ -207,6 +210,13 @@ def bill_in(invocations: pd.DataFrame | None, comparison: Comparison) -> Bill | 
     if invocations is None:
         return None
     return bill_of(comparison.rows[comparison.second.name], invocations)
+
+
+def with_retries(comparison: Comparison, bill: Bill) -> Comparison:
+    """With what the bill alone tells of how steady the cloud was."""
+    cloud = comparison.second.name
+    measures = comparison.steadiness[cloud] | {"retries_per_1000": retries(bill)}
+    return replace(comparison, steadiness=comparison.steadiness | {cloud: measures})
 
 
 def changes_since(bundle: Path, evidence: Evidence) -> list[str]:

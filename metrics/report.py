@@ -21,6 +21,7 @@ from metrics import interval, same_work
 from metrics.cost import PRICES_OF, Bill, cost_by_part
 from metrics.findings import Finding, counted, names_of
 from metrics.interval import RatioEstimate
+from metrics.steadiness import KINDS, measure_text
 from metrics.summary import Comparison, makespans_s
 from metrics.verdict import (
     difference,
@@ -188,6 +189,7 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "transforms": transform_versions(comparison),
         "times": TIMES,
         "estimates": estimates(comparison),
+        "steadiness": steadiness_lines(comparison),
         "interval": interval,
         "order": order_of_arms(comparison),
         "environment": environment_facts(comparison.record),
@@ -211,6 +213,15 @@ def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
         ("makespan of the whole job", comparison.whole_job),
     )
     return [(name, estimate) for name, estimate in named if estimate is not None]
+
+
+def steadiness_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Each measure of how steady the arms were: its name, and its texts by arm."""
+    of_first, of_second = (comparison.steadiness[arm.name] for arm in comparison.arms)
+    return [
+        (kind.label, measure_text(of_first[name], kind), measure_text(of_second[name], kind))
+        for name, kind in KINDS.items()
+    ]
 
 
 def drawn_interval(estimate: RatioEstimate | None) -> dict[str, float] | None:

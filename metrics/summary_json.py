@@ -55,6 +55,7 @@ def summary_of(comparison: Comparison) -> dict[str, object]:
         },
         "per_picture_cpu_time": _estimate(comparison.per_picture_cpu),
         "whole_job": _estimate(comparison.whole_job),
+        "stability": _stability(comparison),
         "run": {
             key: comparison.record.get(key)
             for key in ("command_line", "cloud", "data_set", "environment")
@@ -81,6 +82,13 @@ def _ledger(comparison: Comparison) -> dict[str, object]:
 
 def _arm(arm: ArmSummary) -> dict[str, object]:
     return dataclasses.asdict(arm) | {"makespan_s": arm.makespan_s}
+
+
+def _stability(comparison: Comparison) -> dict[str, object]:
+    return {
+        arm: {name: dataclasses.asdict(measure) for name, measure in measures.items()}
+        for arm, measures in comparison.steadiness.items()
+    }
 
 
 def _estimate(estimate: RatioEstimate | None) -> dict[str, object]:
