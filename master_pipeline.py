@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from compare_cloud_onprem_metrics import add_judgement_arguments, fetch_cloud_rows
 from lambda_function.cloud import Buckets, Cloud, add_cloud_arguments, cloud_of
 from lambda_function.metrics_log import RowId
+from metrics.assumptions import Assumptions, chosen_assumptions
 from metrics.files import (
     CLOUD_CSV,
     IMAGES,
@@ -280,7 +281,11 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
     from metrics.bundle import Choices
     from metrics.judgement import evidence_here, judge
 
-    choices = Choices(aa=args.aa, allow_partial=args.allow_partial)
+    choices = Choices(
+        aa=args.aa,
+        allow_partial=args.allow_partial,
+        assumptions=Assumptions(**chosen_assumptions(args)),
+    )
     evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
     return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs)
 

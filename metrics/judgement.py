@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from metrics.break_even import break_even_of, sentence
 from metrics.bundle import Choices, Evidence, pack, unpack
 from metrics.changes import describe_changes
 from metrics.charts import CHARTS, draw_charts
@@ -94,6 +95,8 @@ def judge(
     bill = bill_in(invocations, comparison)
     if bill:
         comparison = with_retries(comparison, bill)
+    break_even = break_even_of(comparison, invocations, evidence.choices.assumptions)
+    comparison = replace(comparison, break_even=break_even)
     if packed_summary not in (None, summary_bytes(comparison, bill)):
         raise UserError(
             "the statistics that follow from its rows are not those that were packed; was it "
@@ -256,6 +259,7 @@ def write_results(
             drawn[chart.name, "dark"],
         )
         for chart in CHARTS
+        if chart.is_about(comparison)
     ]
     slowest = slowest_pictures(comparison, outputs, SLOWEST_SHOWN)
     files = {
@@ -286,5 +290,6 @@ def print_summary(comparison: Comparison, changes: list[str], bill: Bill | None)
         print(f"changed: {change}")
     if bill:
         print("", *bill_lines(bill), sep="\n")
+    print(f"\n{sentence(comparison.break_even)}")
     sentences = verdict_per_picture(comparison), verdict_whole_job(comparison)
     print("\n" + "\n".join(filter(None, sentences)) + "\n")

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from metrics import interval, same_work
+from metrics.break_even import assumption_lines, sentence
 from metrics.cost import PRICES_OF, Bill, cost_by_part
 from metrics.findings import Finding, counted, names_of
 from metrics.interval import RatioEstimate
@@ -190,6 +191,8 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "times": TIMES,
         "estimates": estimates(comparison),
         "steadiness": steadiness_lines(comparison),
+        "break_even": sentence(comparison.break_even),
+        "assumed": assumption_lines(comparison.break_even),
         "interval": interval,
         "order": order_of_arms(comparison),
         "environment": environment_facts(comparison.record),

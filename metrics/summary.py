@@ -13,6 +13,7 @@ Vocabulary
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,9 @@ from metrics.stability import (
     was_resumed,
 )
 from metrics.steadiness import Measure, steadiness
+
+if TYPE_CHECKING:
+    from metrics.break_even import BreakEven
 
 LARGEST_COLD_EFFECT = 0.02
 YEARS = (1971, 2200)  # of timestamps that can be meant
@@ -93,7 +97,8 @@ class Comparison:
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
-    where nothing can be said. `steadiness` has each arm's measures by name.
+    where nothing can be said. `steadiness` has each arm's measures by name. `break_even`
+    is why there is none, where its cost is not known.
     """
 
     arms: tuple[Arm, Arm]
@@ -112,6 +117,7 @@ class Comparison:
     is_partial: bool
     record: dict
     steadiness: dict[str, dict[str, Measure]]
+    break_even: "BreakEven | str" = "no break-even: no REPORT lines of Lambda tell the cloud's cost"
 
     @property
     def first(self) -> ArmSummary:

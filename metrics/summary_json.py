@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 
+from metrics.break_even import break_even_content
 from metrics.cost import PRICES_OF, Bill, cost_by_part, total_usd
 from metrics.findings import Finding
 from metrics.interval import CONFIDENCE, POWER, RatioEstimate
@@ -56,6 +57,7 @@ def summary_of(comparison: Comparison) -> dict[str, object]:
         "per_picture_cpu_time": _estimate(comparison.per_picture_cpu),
         "whole_job": _estimate(comparison.whole_job),
         "stability": _stability(comparison),
+        "break_even": break_even_content(comparison.break_even),
         "run": {
             key: comparison.record.get(key)
             for key in ("command_line", "cloud", "data_set", "environment")

@@ -1,0 +1,130 @@
+"""What a user assumes about owning a machine, beside what was measured: defaults and sources.
+
+The defaults are a small server bought new; none of them fits everybody, so each is a flag.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+HOURS_A_MONTH = 365.25 * 24 / 12
+LARGEST = 1e9  # of any of these: what is beyond is a slip of the finger
+LEAST = 1e-6
+
+
+def _assumed(default: float, unit: str, meaning: str, source: str) -> float:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning, "source": source})
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    machine_price: float = _assumed(
+        1500.0,
+        "USD",
+        "price of a machine like this one",
+        "no list price: about what an entry-level 4-core tower server cost in November 2025",
+    )
+    machine_years: float = _assumed(
+        5.0,
+        "YEARS",
+        "how long it is used",
+        "since January 2025 Amazon's own for a part of its servers (annual report for 2024)",
+    )
+    power: float = _assumed(
+        60.0,
+        "WATTS",
+        "what it draws on average, all day",
+        "no measurement: such a server with little to do, November 2025; use a meter",
+    )
+    kwh_price: float = _assumed(
+        0.13,
+        "USD",
+        "price of a kWh",
+        "US average for commercial customers in 2024, EIA Electric Power Monthly, table 5.6",
+    )
+    utilisation: float = _assumed(
+        0.5,
+        "SHARE",
+        "share of the month that it may be kept busy with this, such as 50%",
+        "servers seldom exceed it: Barroso and Hölzle, IEEE Computer, December 2007",
+    )
+
+    @property
+    def month_usd(self) -> float:
+        """What one machine costs a month, whatever it does."""
+        bought = self.machine_price / (12 * self.machine_years)
+        return bought + self.power / 1000 * HOURS_A_MONTH * self.kwh_price
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """Meaning, value and source of each."""
+        return [
+            (
+                one.metadata["meaning"].removesuffix(", such as 50%"),
+                value_text(getattr(self, one.name), one.metadata["unit"]),
+                one.metadata["source"] if getattr(self, one.name) == one.default else "your choice",
+            )
+            for one in fields(self)
+        ]
+
+
+def value_text(value: float, unit: str) -> str:
+    return (
+        f"{100 * value:g}%"
+        if unit == "SHARE"
+        else f"{value:,.10g} {unit.lower()}".replace("usd", "USD")
+    )
+
+
+def add_assumption_arguments(parser: argparse.ArgumentParser) -> None:
+    """A flag for each assumption; the default stays None, so that a choice can be told from it."""
+    group = parser.add_argument_group("assumed for the break-even of cost")
+    for one in fields(Assumptions):
+        unit, default = one.metadata["unit"], value_text(one.default, one.metadata["unit"])
+        text = f"{one.metadata['meaning']}; default: {default} ({one.metadata['source']})"
+        group.add_argument(
+            f"--{one.name.replace('_', '-')}",
+            type=_share if unit == "SHARE" else _number_of(unit),
+            default=None,
+            metavar=unit,
+            help=text.replace("%", "%%"),
+        )
+
+
+def chosen_assumptions(args: argparse.Namespace) -> dict[str, float]:
+    """Those that the command line names."""
+    given = {one.name: getattr(args, one.name) for one in fields(Assumptions)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def checked(content: object) -> Assumptions:
+    """From a bundle; raises TypeError or ValueError for what no flag would have let through."""
+    assumptions = Assumptions(**content)
+    for one in fields(assumptions):
+        value = getattr(assumptions, one.name)
+        largest = 1 if one.metadata["unit"] == "SHARE" else LARGEST
+        if isinstance(value, bool) or not LEAST <= value <= largest:
+            raise ValueError(f"odd assumption {one.name}: {value!r}")
+    return assumptions
+
+
+def _number_of(unit: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not LEAST <= (number := _float(text)) <= LARGEST:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
+        return number
+
+    return parse
+
+
+def _share(text: str) -> float:
+    number = _float(text[:-1]) / 100 if text.endswith("%") else _float(text)
+    if not LEAST <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share up to 100%, such as 50% or 0.5")
+    return number
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
