@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 HOURS_A_MONTH = 365.25 * 24 / 12
-LARGEST = 1e9  # of any of these: what is beyond is a slip of the finger
+LARGEST = 1e7  # of any of these: what is beyond is a slip of the finger
 LEAST = 1e-6
 
 
@@ -22,31 +22,31 @@ class Assumptions:
         1500.0,
         "USD",
         "price of a machine like this one",
-        "no list price: about what an entry-level 4-core tower server cost in November 2025",
+        "a guess, November 2025: an entry-level tower server with 4 cores",
     )
     machine_years: float = _assumed(
         5.0,
         "YEARS",
         "how long it is used",
-        "since January 2025 Amazon's own for a part of its servers (annual report for 2024)",
+        "Amazon's own for part of its servers since January 2025 (form 10-K)",
     )
     power: float = _assumed(
         60.0,
         "WATTS",
-        "what it draws on average, all day",
-        "no measurement: such a server with little to do, November 2025; use a meter",
+        "its average power, day and night",
+        "a guess, November 2025: such a server, mostly idle; use a meter",
     )
     kwh_price: float = _assumed(
         0.13,
         "USD",
         "price of a kWh",
-        "US average for commercial customers in 2024, EIA Electric Power Monthly, table 5.6",
+        "US commercial average of 2024, EIA Electric Power Monthly, table 5.6",
     )
     utilisation: float = _assumed(
         0.5,
         "SHARE",
-        "share of the month that it may be kept busy with this, such as 50%",
-        "servers seldom exceed it: Barroso and Hölzle, IEEE Computer, December 2007",
+        "share of the month it may work on this",
+        "servers seldom exceed it: Barroso and Hölzle, IEEE Computer, 12/2007",
     )
 
     @property
@@ -55,11 +55,16 @@ class Assumptions:
         bought = self.machine_price / (12 * self.machine_years)
         return bought + self.power / 1000 * HOURS_A_MONTH * self.kwh_price
 
+    def in_short(self) -> str:
+        bought = f"{self.machine_price:,.10g} USD over {self.machine_years:g} years"
+        power = f"{self.power:,.10g} watts at {self.kwh_price:g} USD a kWh"
+        return f"{bought}, {power}, busy {100 * self.utilisation:g}% of the month at most"
+
     def lines(self) -> list[tuple[str, str, str]]:
         """Meaning, value and source of each."""
         return [
             (
-                one.metadata["meaning"].removesuffix(", such as 50%"),
+                one.metadata["meaning"],
                 value_text(getattr(self, one.name), one.metadata["unit"]),
                 one.metadata["source"] if getattr(self, one.name) == one.default else "your choice",
             )
@@ -68,11 +73,9 @@ class Assumptions:
 
 
 def value_text(value: float, unit: str) -> str:
-    return (
-        f"{100 * value:g}%"
-        if unit == "SHARE"
-        else f"{value:,.10g} {unit.lower()}".replace("usd", "USD")
-    )
+    if unit == "SHARE":
+        return f"{100 * value:g}%"
+    return f"{value:,.10g} {unit if unit == 'USD' else unit.lower()}"
 
 
 def add_assumption_arguments(parser: argparse.ArgumentParser) -> None:

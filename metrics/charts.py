@@ -722,7 +722,7 @@ CHARTS = (
     ),
     Chart(
         "break_even",
-        "Cost of a month: this machine or the cloud",
+        "Cost of a month by its number of pictures",
         "The lower line is the cheaper arm; where they cross, the dot. Steps: one machine is full "
         "and a further one is needed. Bands: 95% intervals, from the spread over the rounds.",
         plot_break_even,

@@ -291,5 +291,7 @@ def print_summary(comparison: Comparison, changes: list[str], bill: Bill | None)
     if bill:
         print("", *bill_lines(bill), sep="\n")
     print(f"\n{sentence(comparison.break_even)}")
+    if not isinstance(comparison.break_even, str):
+        print(f"assumed of a machine like this: {comparison.break_even.assumptions.in_short()}")
     sentences = verdict_per_picture(comparison), verdict_whole_job(comparison)
     print("\n" + "\n".join(filter(None, sentences)) + "\n")

@@ -70,7 +70,7 @@ def steadiness(rows: pd.DataFrame, source: str) -> dict[str, Measure]:
         "cv": _over_rounds(known, _log_cv),
         "drift_in_round": _minus_1(_over_rounds(known, _slope, unknown="the order tells nothing")),
         "drift_over_run": _minus_1(_drift_over_run(known)),
-        "tail_ratio": _over_rounds(known, _log_tail),
+        "tail_ratio": _at_least_1(_over_rounds(known, _log_tail)),
         "cold_start_share": _cold_starts(rows),
         "failures_per_1000": share(len(rows) - len(done), len(rows), PER_1000),
         "retries_per_1000": Measure(note="no log lines" if source == "cloud" else "never retries"),
@@ -188,6 +188,11 @@ def _drift_over_run(known: pd.DataFrame) -> Measure:
 
 def _exp(log: float) -> float:
     return math.exp(min(log, LARGEST_LOG))
+
+
+def _at_least_1(tail: Measure) -> Measure:
+    """No hundredth is faster than the middle, though the interval knows nothing of that."""
+    return replace(tail, low=1.0) if tail.low < 1 else tail
 
 
 def _minus_1(ratio: Measure) -> Measure:

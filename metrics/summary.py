@@ -117,7 +117,9 @@ class Comparison:
     is_partial: bool
     record: dict
     steadiness: dict[str, dict[str, Measure]]
-    break_even: "BreakEven | str" = "no break-even: no REPORT lines of Lambda tell the cloud's cost"
+    break_even: "BreakEven | str" = (
+        "no break-even: no REPORT lines of Lambda tell what a picture costs"
+    )
 
     @property
     def first(self) -> ArmSummary:

@@ -243,7 +243,7 @@ def test_axes_name_their_unit_and_start_at_0_but_those_around_a_middle(drawn, ca
             elif name == "stability" and label.endswith("(%)"):
                 assert low == -high
             elif label:
-                assert label.endswith(("(ms)", "(s)", "(MB)", "(%)", "(number)"))
+                assert label.endswith(("(ms)", "(s)", "(MB)", "(%)", "(number)", "(USD)"))
                 assert low == 0 < high
 
 
