@@ -233,7 +233,17 @@ def test_the_verdict_comes_before_everything_else_and_sections_in_their_order(st
     drawn = ["chart-avg_time", "chart-total_time"]
     assert ids == [
         *("verdict", *job, *optional, "ledger", "same-work", "numbers", "estimate"),
-        *("stability", "charts", *drawn, "warnings", "method", "environment", "slowest", "changes"),
+        *(
+            "stability",
+            "break-even",
+            "charts",
+            *drawn,
+            "warnings",
+            "method",
+            "environment",
+            "slowest",
+            "changes",
+        ),
     ]
 
 
