@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
+from metrics.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
 from metrics.files import (
     CLOUD_CSV,
     LOCAL_CSV,
@@ -81,10 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
     chosen = (args.manifest, args.run_id, args.timeout, args.aa or None, args.allow_partial or None)
-    if args.bundle_from and any(choice is not None for choice in chosen):
+    is_chosen = any(choice is not None for choice in chosen) or chosen_assumptions(args)
+    if args.bundle_from and is_chosen:
         parser.error(
             "--from judges as it was packed: without --aa, --allow-partial, --manifest, "
-            "--run-id and --timeout"
+            "--run-id, --timeout and assumptions of cost"
         )
     return run_script(run, args)
 
@@ -112,6 +114,7 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="also say how many pictures and rounds would find such a difference",
     )
+    add_assumption_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -122,7 +125,9 @@ def run(args: argparse.Namespace) -> int:
     check_files(args.bundle, args.against)
     if args.bundle_from:
         return judge_bundle(args)
-    choices = Choices(args.run_id, args.aa, args.allow_partial)
+    choices = Choices(
+        args.run_id, args.aa, args.allow_partial, Assumptions(**chosen_assumptions(args))
+    )
     own_rows = args.local_csv == LOCAL_CSV
     manifest = args.manifest or (MANIFEST_JSON if own_rows and MANIFEST_JSON.exists() else None)
     evidence = evidence_here(args.local_csv, args.cloud_csv, manifest, choices)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments
 from lambda_function.cloud import add_cloud_arguments
+from metrics.assumptions import Assumptions, chosen_assumptions
 from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
 from metrics.machine import available_cpus, new_run_id
 from metrics.run_record import recorded_command
@@ -255,7 +256,11 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
     from metrics.bundle import Choices
     from metrics.judgement import evidence_here, judge
 
-    choices = Choices(aa=args.aa, allow_partial=args.allow_partial)
+    choices = Choices(
+        aa=args.aa,
+        allow_partial=args.allow_partial,
+        assumptions=Assumptions(**chosen_assumptions(args)),
+    )
     evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
     return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs, plan=args.plan)
 

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from metrics.assumptions import Assumptions, checked
 from metrics.files import SWEEP, shown, whole_file
 from metrics.same_work import Outputs, PixelDifferences, pixels_from_csv, pixels_to_csv
 from metrics.script import UserError
@@ -36,6 +37,7 @@ class Choices:
     run_id: str | None = None
     aa: bool = False
     allow_partial: bool = False
+    assumptions: Assumptions = field(default_factory=Assumptions)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
             content = json.loads(_member(archive, "bundle.json"))
             if content.pop("format") != FORMAT:
                 raise UserError(f"{shown(bundle)} was packed by another version of this program")
+            content["assumptions"] = checked(content.get("assumptions", {}))  # older have none
             choices = _checked(Choices(**content))
             names = set(archive.namelist())
             if "lambda_metrics.csv" not in names and not choices.aa:

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from PIL import Image
 
+from metrics.break_even_chart import plot_break_even
 from metrics.chart_style import (
     DARK,
     DPI,
@@ -56,6 +57,7 @@ from metrics.interval import RatioEstimate
 from metrics.machine import available_cpus
 from metrics.script import UserError
 from metrics.stability import NEIGHBOURS, residuals
+from metrics.steadiness_chart import plot_steadiness
 from metrics.summary import PHASES, Comparison
 from metrics.worker_pool import results, worker_pool
 
@@ -76,13 +78,15 @@ TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit i
 
 @dataclass(frozen=True)
 class Chart:
-    """`plot` fills an empty figure, and returns the notes of its foot."""
+    """`plot` fills an empty figure, and returns the notes of its foot. The report shows it only for
+    comparisons that it `is_about`: of others it says why there is nothing to see."""
 
     name: str
     title: str
     how_to_read: str
     plot: Callable[[Figure, Comparison, Theme], list[str]]
     height_inches: float = 5
+    is_about: Callable[[Comparison], bool] = lambda _: True
 
     def draw(self, comparison: Comparison, theme: Theme = LIGHT, alone: bool = True) -> Figure:
         """The chart, with n and environment in its head; the caller saves it.
@@ -717,5 +721,22 @@ CHARTS = (
         "that stays at 0 means a steady machine; dotted lines part the rounds.",
         plot_stability,
         height_inches=6,
+    ),
+    Chart(
+        "steadiness",
+        "Stability: how steady was each arm?",
+        "Mark: what was measured, by round (geometric mean) or as a share; bar: its 95% interval. "
+        "Bars that lie apart mean arms that differ. Drift above 0: it became slower.",
+        plot_steadiness,
+        height_inches=7,
+    ),
+    Chart(
+        "break_even",
+        "Cost of a month by its number of pictures",
+        "The lower line is the cheaper arm; where they cross, the dot. Steps: one machine is full "
+        "and a further one is needed. Bands: 95% intervals, from the spread over the rounds.",
+        plot_break_even,
+        height_inches=7.4,
+        is_about=lambda comparison: not isinstance(comparison.break_even, str),
     ),
 )

@@ -31,6 +31,7 @@ PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed ru
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
     *("coverage", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
+    *("steadiness", "break_even"),
 )
 
 

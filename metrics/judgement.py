@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from metrics.break_even import break_even_of, sentence
 from metrics.bundle import Choices, Evidence, pack, unpack
 from metrics.changes import describe_changes
 from metrics.charts import CHARTS, draw_charts
@@ -43,6 +44,7 @@ from metrics.same_work import (
 )
 from metrics.script import DONE, FAILED, UserError, cloud_problem
 from metrics.spreadsheet import defused
+from metrics.steadiness import retries
 from metrics.summary import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.summary_json import summary_bytes
 from metrics.sweep import Setting, kept_settings
@@ -102,6 +104,10 @@ def judge(
     comparison, pixels = compare_evidence(evidence, fetch_outputs)
     invocations = invocations_of(evidence)
     bill = bill_in(invocations, comparison)
+    if bill:
+        comparison = with_retries(comparison, bill)
+    break_even = break_even_of(comparison, invocations, evidence.choices.assumptions)
+    comparison = replace(comparison, break_even=break_even)
     sweeps = sweeps_in(evidence, comparison, bill, invocations)
     if packed_summary not in (None, summary_bytes(comparison, bill, sweeps)):
         raise UserError(
@@ -269,6 +275,13 @@ def evidence_of_point(folder: Path, choices: Choices) -> Evidence:
     )
 
 
+def with_retries(comparison: Comparison, bill: Bill) -> Comparison:
+    """With what the bill alone tells of how steady the cloud was."""
+    cloud = comparison.second.name
+    measures = comparison.steadiness[cloud] | {"retries_per_1000": retries(bill)}
+    return replace(comparison, steadiness=comparison.steadiness | {cloud: measures})
+
+
 def changes_since(bundle: Path, evidence: Evidence) -> list[str]:
     """What changed since the run in `bundle`."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
@@ -308,6 +321,7 @@ def write_results(
             drawn[chart.name, "dark"],
         )
         for chart in all_charts
+        if chart.is_about(comparison)
     ]
     slowest = slowest_pictures(comparison, outputs, SLOWEST_SHOWN)
     files = {
@@ -349,5 +363,8 @@ def print_summary(
         for broken in sweep.broken:
             print(f"not whole, and left out: {broken}")
         print(sweep.answer)
+    print(f"\n{sentence(comparison.break_even)}")
+    if not isinstance(comparison.break_even, str):
+        print(f"assumed of a machine like this: {comparison.break_even.assumptions.in_short()}")
     sentences = verdict_per_picture(comparison), verdict_whole_job(comparison)
     print("\n" + "\n".join(filter(None, sentences)) + "\n")

@@ -19,11 +19,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from metrics import interval, same_work
+from metrics.break_even import assumption_lines, sentence
 from metrics.cost import PRICES_OF, Bill, cost_by_part
 from metrics.findings import Finding, counted, names_of
 from metrics.interval import RatioEstimate
+from metrics.steadiness import KINDS, measure_text
 from metrics.summary import Comparison, makespans_s
-from metrics.sweep import KINDS
+from metrics.sweep import KINDS as SWEEPS
 from metrics.sweep_results import Sweep
 from metrics.verdict import (
     difference,
@@ -160,7 +162,7 @@ def render_report(
         word=word,
         mood=MOODS[word],
         whole_job=verdict_whole_job(comparison),
-        charts=[chart for chart in charts if chart.name not in KINDS],
+        charts=[chart for chart in charts if chart.name not in SWEEPS],
         sweeps=[(sweep, [c for c in charts if c.name == sweep.kind]) for sweep in sweeps],
         slowest=slowest,
         changes=changes,
@@ -193,6 +195,9 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "transforms": transform_versions(comparison),
         "times": TIMES,
         "estimates": estimates(comparison),
+        "steadiness": steadiness_lines(comparison),
+        "break_even": sentence(comparison.break_even),
+        "assumed": assumption_lines(comparison.break_even),
         "interval": interval,
         "order": order_of_arms(comparison),
         "environment": environment_facts(comparison.record),
@@ -216,6 +221,15 @@ def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
         ("makespan of the whole job", comparison.whole_job),
     )
     return [(name, estimate) for name, estimate in named if estimate is not None]
+
+
+def steadiness_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Each measure of how steady the arms were: its name, and its texts by arm."""
+    of_first, of_second = (comparison.steadiness[arm.name] for arm in comparison.arms)
+    return [
+        (kind.label, measure_text(of_first[name], kind), measure_text(of_second[name], kind))
+        for name, kind in KINDS.items()
+    ]
 
 
 def drawn_interval(estimate: RatioEstimate | None) -> dict[str, float] | None:

@@ -13,6 +13,7 @@ Vocabulary
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,10 @@ from metrics.stability import (
     warnings_of_machine,
     was_resumed,
 )
+from metrics.steadiness import Measure, steadiness
+
+if TYPE_CHECKING:
+    from metrics.break_even import BreakEven
 
 LARGEST_COLD_EFFECT = 0.02
 YEARS = (1971, 2200)  # of timestamps that can be meant
@@ -92,7 +97,8 @@ class Comparison:
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
-    where nothing can be said.
+    where nothing can be said. `steadiness` has each arm's measures by name. `break_even`
+    is why there is none, where its cost is not known.
     """
 
     arms: tuple[Arm, Arm]
@@ -110,6 +116,10 @@ class Comparison:
     warnings: list[Finding]
     is_partial: bool
     record: dict
+    steadiness: dict[str, dict[str, Measure]]
+    break_even: "BreakEven | str" = (
+        "no break-even: no REPORT lines of Lambda tell what a picture costs"
+    )
 
     @property
     def first(self) -> ArmSummary:
@@ -195,6 +205,7 @@ def compare(
         warnings=[],
         is_partial=bool(gaps),
         record=record or {},
+        steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
     )
     excused = gaps if allow_partial else []
     return replace(comparison, warnings=[*excused, *_warnings(comparison)])

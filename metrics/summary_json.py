@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from metrics.break_even import break_even_content
 from metrics.cost import PRICES_OF, Bill, cost_by_part, total_usd
 from metrics.findings import Finding
 from metrics.interval import CONFIDENCE, POWER, RatioEstimate
@@ -60,6 +61,8 @@ def summary_of(comparison: Comparison) -> dict[str, object]:
         },
         "per_picture_cpu_time": _estimate(comparison.per_picture_cpu),
         "whole_job": _estimate(comparison.whole_job),
+        "stability": _stability(comparison),
+        "break_even": break_even_content(comparison.break_even),
         "run": {
             key: comparison.record.get(key)
             for key in ("command_line", "cloud", "data_set", "environment")
@@ -86,6 +89,13 @@ def _ledger(comparison: Comparison) -> dict[str, object]:
 
 def _arm(arm: ArmSummary) -> dict[str, object]:
     return dataclasses.asdict(arm) | {"makespan_s": arm.makespan_s}
+
+
+def _stability(comparison: Comparison) -> dict[str, object]:
+    return {
+        arm: {name: dataclasses.asdict(measure) for name, measure in measures.items()}
+        for arm, measures in comparison.steadiness.items()
+    }
 
 
 def _estimate(estimate: RatioEstimate | None) -> dict[str, object]:

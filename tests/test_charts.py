@@ -27,6 +27,7 @@ from metrics.charts import CHARTS, chart_png
 from metrics.files import CHART_NAMES
 from metrics.rows import REFERENCE_COLUMNS, read_rows
 from metrics.stability import residuals
+from metrics.steadiness import KINDS, measure_text
 from metrics.summary import ARMS_OF_AA, Comparison, compare
 
 BEGIN = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -242,7 +243,7 @@ def test_axes_name_their_unit_and_start_at_0_but_those_around_a_middle(drawn, ca
             elif name == "stability" and label.endswith("(%)"):
                 assert low == -high
             elif label:
-                assert label.endswith(("(ms)", "(s)", "(MB)", "(%)", "(number)"))
+                assert label.endswith(("(ms)", "(s)", "(MB)", "(%)", "(number)", "(USD)"))
                 assert low == 0 < high
 
 
@@ -297,6 +298,33 @@ def test_charts_of_pairs_say_when_there_is_none(drawn, name):
     assert "no picture in both arms" in said(drawn("none matches", name))
     assert "no picture in both arms" in said(drawn("all failed", name))
     assert "no picture in both arms" not in said(drawn("1 picture", name))
+
+
+def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interval(drawn):
+    comparison, figure = drawn.comparison("16 x 6"), drawn("16 x 6", "steadiness")
+    *panels, legend = figure.axes
+    assert [t.get_text() for t in legend.get_legend().get_texts()] == [
+        "on-prem",
+        "the cloud (embedded)",
+    ]
+    for axes, (name, kind) in zip(panels, KINDS.items(), strict=True):
+        assert axes.get_title(loc="left").removesuffix(" (%)") == kind.label
+        measures = [comparison.steadiness[arm.name][name] for arm in comparison.arms]
+        assert [t.get_text() for t in axes.texts] == [measure_text(m, kind) for m in measures]
+        marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+        assert marks == pytest.approx([kind.scale * m.value for m in measures], nan_ok=True)
+        low, high = axes.get_xlim()
+        assert low == (-high if kind.signed else 0)
+        assert all(low <= mark <= high for mark in marks if not math.isnan(mark))
+
+
+def test_an_interval_beyond_the_axis_is_cut_and_said_so(drawn):
+    figure = drawn("16 x 3", "steadiness")
+    assert foot(figure).endswith("A bar that leaves its axis is cut; the numbers are whole.")
+    for axes in figure.axes:
+        for bar in axes.collections:
+            reach = np.abs(bar.get_segments()).max(initial=0)
+            assert reach <= max(1, axes.get_xlim()[1])  # 1 is the second arm's place
 
 
 # --- files and themes ---------------------------------------------------------------------------

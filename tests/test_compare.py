@@ -21,8 +21,10 @@ import compare_cloud_onprem_metrics as compare_script
 from lambda_function.image_transform import JPEG_QUALITY, output_name, transform_image
 from lambda_function.metrics_log import CSV_KEY, HEADER, MetricRow, rows_to_csv
 from metrics import files, judgement, same_work
+from metrics.assumptions import Assumptions
 from metrics.bundle import unpack
 from metrics.files import CHART_NAMES
+from metrics.invocations import Invocation, invocations_to_csv
 from metrics.script import UserError
 
 SCRIPT = "compare_cloud_onprem_metrics.py"
@@ -98,7 +100,7 @@ def test_a_complete_pair_of_files_gives_table_ratio_verdict_and_files(
     results = [checkout / "metrics" / name for name in ("report.html", "summary.json")]
     *printed, charts = done.stdout.splitlines()[-4:]
     assert [tmp_path / path for path in printed] == [*results, merged]
-    assert charts == "project/metrics/charts/ (10 charts)"
+    assert charts == f"project/metrics/charts/ ({len(CHART_NAMES)} charts)"
 
 
 def test_problems_are_printed_with_their_reason_and_the_exit_code_is_1(checkout, run_script_in):
@@ -160,7 +162,7 @@ def test_with_no_cloud_to_download_from_one_line_says_how_to_start_one(checkout,
 def judged_here(tmp_path, monkeypatch):
     """No file of this checkout counts, and one chart stands for all: drawing takes long."""
     monkeypatch.setattr(judgement, "CHARTS", judgement.CHARTS[:1])
-    for name in ("RUN_JSON", "PIXELS_CSV"):
+    for name in ("RUN_JSON", "PIXELS_CSV", "INVOCATIONS_CSV"):
         monkeypatch.setattr(judgement, name, tmp_path / name)
 
 
@@ -485,6 +487,58 @@ def test_what_is_no_bundle_is_one_line_that_names_it(bundle, compare_files, flag
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "odd.zip" in err
+
+
+ASSUMED = ("--machine-price", "2000", "--machine-years=4", "--utilisation", "25%")
+
+
+@pytest.fixture
+def rows_with_report_lines(judged_here, tmp_path, monkeypatch):
+    """Rows of both arms, and beside them what Lambda reported of each cloud row."""
+    first = [dataclasses.replace(r, round=n) for n in (1, 2, 3) for r in on_prem_rows()]
+    second = [dataclasses.replace(r, round=n) for n in (1, 2, 3) for r in cloud_rows()]
+    second = [dataclasses.replace(r, request_id=f"id {n}") for n, r in enumerate(second)]
+    ones = [Invocation(r.request_id, 50, 50, 0, 1769, 80, False) for r in second]
+    (tmp_path / "invocations.csv").write_bytes(invocations_to_csv(ones))
+    monkeypatch.setattr(judgement, "INVOCATIONS_CSV", tmp_path / "invocations.csv")
+    return first, second
+
+
+def test_choices_are_packed_and_the_same_summary_follows_from_them(
+    compare_files,
+    rows_with_report_lines,
+    tmp_path,
+    capsys,
+):
+    target = tmp_path / "run.zip"
+    arguments = ("--no-download", "--bundle", str(target), *ASSUMED)
+    code, out, _ = compare_files(*rows_with_report_lines, *arguments)
+    assert code == 0
+    assert "assumed of a machine like this: 2,000 USD over 4 years, 60 watts" in out
+    before = (compare_files.output / "summary.json").read_bytes()
+    even = json.loads(before)["break_even"]
+    assert even["assumptions"] == dataclasses.asdict(Assumptions(2000, 4, 60, 0.13, 0.25))
+    assert even["sentence"] in out
+    again = tmp_path / "again"
+    assert compare_script.main(["--from", str(target), "--output", str(again)]) == 0
+    assert (again / "summary.json").read_bytes() == before
+
+
+def test_a_bundle_from_before_there_were_assumptions_opens_with_the_defaults(bundle, tmp_path):
+    with zipfile.ZipFile(bundle) as archive:
+        content = json.loads(archive.read("bundle.json"))
+    del content["assumptions"]
+    old = repacked(bundle, **{"bundle.json": json.dumps(content).encode()})
+    (tmp_path / "unpacked").mkdir()
+    evidence, _ = unpack(old, tmp_path / "unpacked")
+    assert evidence.choices.assumptions == Assumptions()
+
+
+def test_from_a_bundle_the_assumptions_are_not_chosen_again(bundle, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        compare_script.main(["--from", str(bundle), "--power", "10"])
+    assert stopped.value.code == 2
+    assert "assumptions of cost" in capsys.readouterr().err
 
 
 def test_against_an_earlier_run_each_arm_is_held_against_itself(bundle, compare_files):

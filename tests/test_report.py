@@ -25,6 +25,7 @@ from metrics.ledger import Manifest
 from metrics.report import DASH, ReportChart, render_report, slowest_pictures, thumbnail
 from metrics.rounds import first_arm_leads, split_passes
 from metrics.rows import read_rows
+from metrics.steadiness import KINDS, measure_text
 from metrics.summary import ARMS_OF_AA, Comparison, compare
 from metrics.verdict import ledger_line, same_work_line, verdict_per_picture, verdict_whole_job
 
@@ -231,8 +232,18 @@ def test_the_verdict_comes_before_everything_else_and_sections_in_their_order(st
     job = ["whole-job"] if verdict_whole_job(states[state]) else []
     drawn = ["chart-avg_time", "chart-total_time"]
     assert ids == [
-        *("verdict", *job, *optional, "ledger", "same-work", "numbers", "estimate", "charts"),
-        *(*drawn, "warnings", "method", "environment", "slowest", "changes"),
+        *("verdict", *job, *optional, "ledger", "same-work", "numbers", "estimate"),
+        *(
+            "stability",
+            "break-even",
+            "charts",
+            *drawn,
+            "warnings",
+            "method",
+            "environment",
+            "slowest",
+            "changes",
+        ),
     ]
 
 
@@ -561,13 +572,24 @@ def test_the_page_needs_nothing_but_itself(states, state):
     assert "@import" not in style
 
 
+def test_every_measure_of_steadiness_stands_in_the_page_with_interval_or_reason(states):
+    comparison = states["comparable"]
+    text = said(comparison, "stability")
+    for name, kind in KINDS.items():
+        both = [
+            measure_text(comparison.steadiness[arm.name][name], kind) for arm in comparison.arms
+        ]
+        assert " ".join([kind.label, *both]) in text
+    assert "never retries no log lines" in text
+
+
 def test_headings_are_in_order_and_tables_have_captions_and_scopes(states):
     page = Page(page_of(states["not comparable"], changes=["x"]))
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in zip([0, *levels], levels, strict=False))
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("table") == tags.count("caption") == 6
+    assert tags.count("table") == tags.count("caption") == 7
     assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
     assert dict(page.elements)["html"] == {"lang": "en"}
 
