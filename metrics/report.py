@@ -164,12 +164,21 @@ def render_report(
         whole_job=verdict_whole_job(comparison),
         charts=[chart for chart in charts if chart.name not in SWEEPS],
         sweeps=[(sweep, [c for c in charts if c.name == sweep.kind]) for sweep in sweeps],
+        answers=answers_of(comparison, sweeps),
         slowest=slowest,
         changes=changes,
         bill=bill,
         costs=cost_by_part(bill.usage) if bill else {},
         prices_of=PRICES_OF,
     )
+
+
+def answers_of(comparison: Comparison, sweeps: Sequence[Sweep]) -> list[tuple[str, str, str]]:
+    """Section, name and answer of the questions beside the verdict that the run can answer."""
+    found = [(sweep.kind, sweep.kind, sweep.answer) for sweep in sweeps]
+    if not isinstance(comparison.break_even, str):
+        found.append(("break-even", "cost", sentence(comparison.break_even)))
+    return found
 
 
 # --- what the page shows of a comparison ----------------------------------------------------------

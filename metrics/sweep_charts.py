@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from metrics.chart_style import SMALL, Look, Theme, add_legend, add_title, looks, say, style
 from metrics.charts import Chart
@@ -49,6 +49,7 @@ def plot_scale(sweep: Sweep, figure: Figure, comparison: Comparison, theme: Them
         lower.axvspan(low, high, color=theme.muted, alpha=BAND, linewidth=0)
     ticks_at(lower, numbers)
     for axes in (upper, lower):
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         plain_numbers(axes.yaxis)
     add_title(lower, "ratio of the makespans: above 1 on-prem is done first", theme)
     return notes(sweep)
@@ -163,7 +164,7 @@ def ticks_at(axes: Axes, values: list[float]) -> None:
 def plain_numbers(axis: Axis) -> None:
     """Of a logarithmic axis, which would have powers of ten."""
     axis.set_major_formatter("{x:,.10g}")
-    axis.set_minor_formatter("{x:,.10g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def notes(sweep: Sweep) -> list[str]:

@@ -218,7 +218,7 @@ def scale(points: list[Point]) -> Sweep:
             (
                 f"{n:,}",
                 *(interval_text(span) for span in spans),
-                *("unknown" if x is None else f"{x:.3g}" for x in per_s),
+                *("unknown" if x is None else digits(x) for x in per_s),
                 interval_text(point.ratio),
                 state(point),
             )
@@ -335,7 +335,7 @@ def memory(points: list[Point]) -> Sweep:
             interval_text(point.cost_usd),
             "unknown"
             if point.time_ms is None or point.cost_usd is None
-            else f"{point.time_ms.ratio * point.cost_usd.ratio:.3g}",
+            else digits(point.time_ms.ratio * point.cost_usd.ratio),
             interval_text(point.makespan(point.comparison.second.name)),
             state(point),
         )
@@ -393,7 +393,12 @@ def interval_text(estimate: RatioEstimate | None) -> str:
         return "unknown"
     if estimate == ONE:
         return "1"
-    return f"{estimate.ratio:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
+    return f"{digits(estimate.ratio)} ({digits(estimate.low)} to {digits(estimate.high)})"
+
+
+def digits(value: float) -> str:
+    """Three, or all before the point."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def state(point: Point) -> str:
