@@ -206,5 +206,7 @@ def leftovers(folder: Path = SWEEP) -> Iterable[Path]:
 
 
 def clean(folder: Path = SWEEP) -> None:
-    for path in leftovers(folder):
-        shutil.rmtree(path)
+    for path in list(leftovers(folder)):
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()

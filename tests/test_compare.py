@@ -39,7 +39,7 @@ def _one_picture_for_all_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PNG")
     drawn = defaultdict(picture.getvalue)
-    monkeypatch.setattr(judgement, "draw_charts", lambda _: drawn)
+    monkeypatch.setattr(judgement, "draw_charts", lambda *_: drawn)
 
 
 def on_prem_rows(run_id: str = "run", proc_ms: float = 10.0) -> list[MetricRow]:
