@@ -38,12 +38,15 @@ from metrics.script import (
     run_script,
     script_parser,
 )
-from metrics.sweep import LONGEST_RUN_ID, clean, is_kept, keep, nested_subset, settings_of
+from metrics.sweep import LONGEST_RUN_ID, Setting, clean, is_kept, keep, nested_subset, settings_of
 
 if TYPE_CHECKING:
     from metrics.resume import Unfinished
     from metrics.until import Limits
     from onprem_images.dataset import Picture
+
+
+MOST_ROUNDS = 20  # of --until
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,7 +122,9 @@ def add_until_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="in place of --rounds: until the interval is so narrow to either side (4 at least)",
     )
-    group.add_argument("--max-rounds", type=positive_int, default=20, help="of --until")
+    group.add_argument(
+        "--max-rounds", type=positive_int, default=None, help="of --until; default: 20"
+    )
     group.add_argument(
         "--max-time",
         type=positive_seconds,
@@ -156,6 +161,9 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     sweeps = args.scale or args.memory or len(args.concurrency) > 1 or len(args.workers) > 1
     if args.aa and sweeps:
         parser.error("--aa compares on-prem with itself: without sweeps")
+    if not args.until and (args.max_rounds or args.max_time):
+        parser.error("--max-rounds and --max-time limit --until, which is not there")
+    args.max_rounds = args.max_rounds or MOST_ROUNDS
     if args.until and args.rounds:
         parser.error("--until adds rounds by itself: without --rounds (see --max-rounds)")
     if not all(128 <= memory <= 10240 for memory in args.memory):
@@ -166,9 +174,9 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 def run(args: argparse.Namespace) -> int:
     """A run for each point of the sweeps, whose rows are kept, and then the one that is judged."""
-    from metrics.both_arms import CloudInUse, Run
+    from metrics.both_arms import CloudInUse, Run, has_own_cloud
     from metrics.cloud_rows import download_outputs
-    from metrics.plan import check_cost, print_plan, usd_a_round
+    from metrics.plan import check_cost, print_plan
     from onprem_images.dataset import load_pictures
 
     pictures = load_pictures(args.images)
@@ -184,26 +192,25 @@ def run(args: argparse.Namespace) -> int:
         from metrics.judgement import check_files
 
         check_files(args.bundle, args.against)
-    if not (args.resume or args.no_clean):
-        clean()
     with CloudInUse(args) as cloud:
+        if not (args.aa or has_own_cloud(args)):
+            cloud.open()  # before anything is deleted
+        if not (args.resume or args.no_clean):
+            clean()
         for setting in settings:
             if args.resume and setting.kind and is_kept(setting, sweep_id):
+                print(f"done before: {setting}", file=sys.stderr)
                 continue
-            own_id, own_pictures = (
-                setting.run_id(sweep_id),
-                nested_subset(pictures, setting.pictures),
-            )
             if len(settings) > 1:
                 print(setting, file=sys.stderr)
+            own_id, own_pictures = setting.run_id(sweep_id), pictures_of(setting, pictures)
             before = unfinished if unfinished and unfinished.run_id == own_id else None
             one = Run(args, setting, own_pictures, own_id, cloud, before)
             with cloud.function_with(setting):
-                usd = usd_a_round(args, own_pictures, setting) if args.cloud == "aws" else 0.0
-                one.measure(None if setting.kind else limits_of(args), usd)
+                one.measure(*limits_of(args, pictures, settings, setting))
             if setting.kind:
-                one.record.conclude(DONE)
                 keep(setting)
+                one.record.conclude(DONE)
         fetch = None if args.aa else partial(download_outputs, cloud.s3, cloud.buckets.output)
         with one.record.step("compare"):
             exit_code = judge_rows_here(args, fetch)
@@ -211,12 +218,28 @@ def run(args: argparse.Namespace) -> int:
     return exit_code
 
 
-def limits_of(args: argparse.Namespace) -> "Limits | None":
-    if args.until is None:
-        return None
+def pictures_of(setting: Setting, pictures: "list[Picture]") -> "list[Picture]":
+    return nested_subset(pictures, setting.pictures) if setting.kind else pictures
+
+
+def limits_of(
+    args: argparse.Namespace,
+    pictures: "list[Picture]",
+    settings: list[Setting],
+    setting: Setting,
+) -> "tuple[Limits | None, float]":
+    """What ends a run that adds rounds, and the USD that each is expected to cost: only on AWS, and
+    only what the runs before it leave of --max-cost."""
+    if args.until is None or setting.kind:
+        return None, 0.0
+    from metrics.plan import expected_usd, usd_a_round
     from metrics.until import Limits
 
-    return Limits(args.until, args.max_rounds, args.max_time, args.max_cost)
+    max_usd, usd = None, 0.0
+    if args.max_cost and args.cloud == "aws":
+        usd = usd_a_round(args, pictures, setting)
+        max_usd = args.max_cost - expected_usd(args, pictures, settings[:-1])
+    return Limits(args.until, args.max_rounds, args.max_time, max_usd), usd
 
 
 def interrupted_run(
@@ -233,8 +256,15 @@ def interrupted_run(
         raise UserError(f"the interrupted run is {sweep_id!r}, and not {args.run_id!r}")
     if setting.kind and is_kept(setting, sweep_id):
         return sweep_id, None
-    own_pictures = nested_subset(pictures, setting.pictures)
-    before = unfinished_run(own_pictures, "none" if args.aa else args.cloud, args.until)
+    until = None if setting.kind else args.until
+    cloud_name = "none" if args.aa else args.cloud
+    before = unfinished_run(pictures_of(setting, pictures), cloud_name, until)
+    rounds = before.passes // 2 if args.aa else before.passes
+    if len(settings) > 1 and not until and rounds != setting.rounds:
+        raise UserError(
+            f"the interrupted sweep is one of {rounds} rounds, and not of {setting.rounds}; "
+            "repeat its flags with --resume"
+        )
     if has_own_cloud(args) and not args.aa:
         if len(settings) > 1:
             return sweep_id, None  # that run begins anew; those that are kept are not done again
@@ -242,7 +272,6 @@ def interrupted_run(
             "an embedded cloud ends with its run, and so do the rows in it: nothing to resume; "
             "a run on one that you start yourself (--endpoint-url) or on AWS can be"
         )
-    rounds = before.passes // 2 if args.aa else before.passes
     if len(settings) == 1 and not args.until:
         if args.rounds not in (None, rounds):
             raise UserError(

@@ -21,12 +21,14 @@ def settings_now(client, name: str) -> dict[str, int | None]:
     return {"memory_mb": memory_mb, "concurrency": reserved.get("ReservedConcurrentExecutions")}
 
 
-def change(client, name: str, memory_mb: int | None, concurrency: int | None) -> None:
+def change(client, name: str, memory_mb: int, concurrency: int | None) -> None:
     """Returns once it is in force. `concurrency` None: none is reserved."""
+    settled = client.get_waiter("function_updated_v2")
+    settled.wait(FunctionName=name)  # AWS refuses a change while another is under way
     now = settings_now(client, name)
-    if memory_mb is not None and memory_mb != now["memory_mb"]:
+    if memory_mb != now["memory_mb"]:
         client.update_function_configuration(FunctionName=name, MemorySize=memory_mb)
-        client.get_waiter("function_updated_v2").wait(FunctionName=name)
+        settled.wait(FunctionName=name)
     if concurrency != now["concurrency"]:
         if concurrency is None:
             client.delete_function_concurrency(FunctionName=name)
@@ -38,24 +40,34 @@ def change(client, name: str, memory_mb: int | None, concurrency: int | None) ->
 
 @contextlib.contextmanager
 def changed(
-    client, name: str, memory_mb: int | None, concurrency: int | None, saved: Path
+    client, name: str, memory_mb: int | None, concurrency: int | None, saved: Path | None
 ) -> Iterator[None]:
     """Within it the function has these settings; None stays as it was. `saved` is the file that
-    says meanwhile what it had."""
+    says meanwhile what it had; None for a function that ends with the run."""
     if memory_mb is None and concurrency is None:
         yield
         return
     before = settings_now(client, name)
-    write_whole(saved, json.dumps({"function": name, **before}).encode())
+    if saved:
+        write_whole(saved, json.dumps({"function": arn_of(client, name), **before}).encode())
     try:
         change(
-            client, name, memory_mb, before["concurrency"] if concurrency is None else concurrency
+            client,
+            name,
+            memory_mb or before["memory_mb"],
+            before["concurrency"] if concurrency is None else concurrency,
         )
         yield
     finally:
         with interrupts_put_off():  # a second Ctrl-C would leave the function as it is
             change(client, name, before["memory_mb"], before["concurrency"])
-            saved.unlink(missing_ok=True)
+            if saved:
+                saved.unlink(missing_ok=True)
+
+
+def arn_of(client, name: str) -> str:
+    """Names a function in all accounts and regions."""
+    return client.get_function_configuration(FunctionName=name)["FunctionArn"]
 
 
 def restore(client, name: str, saved: Path) -> bool:
@@ -65,16 +77,16 @@ def restore(client, name: str, saved: Path) -> bool:
         return False
     try:
         content = json.loads(saved.read_bytes())
-        its_name, memory_mb = content["function"], int(content["memory_mb"])
+        its_arn, memory_mb = content["function"], int(content["memory_mb"])
         concurrency = content["concurrency"]
         concurrency = None if concurrency is None else int(concurrency)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{saved} is damaged ({error!r}); check the function, and delete it"
         ) from None
-    if its_name != name:
+    if its_arn != arn_of(client, name):
         raise UserError(
-            f"a run that was killed left function {its_name!r} with other settings than its own "
+            f"a run that was killed left function {its_arn!r} with other settings than its own "
             f"({memory_mb} MB, reserved concurrency {concurrency}); restore these, delete {saved}"
         )
     change(client, name, memory_mb, concurrency)

@@ -13,15 +13,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import fetch_cloud_rows
 from lambda_function.cloud import Cloud, cloud_of, find_buckets, find_function, make_client
 from lambda_function.metrics_log import RowId
 from metrics.cleaning import clean_cloud, clean_local
-from metrics.cloud_rows import default_timeout_s, wait_for_rows
-from metrics.files import CLOUD_CSV, FUNCTION_JSON, INVOCATIONS_CSV, LOCAL_CSV, MANIFEST_JSON
+from metrics.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
+from metrics.files import (
+    CLOUD_CSV,
+    FUNCTION_JSON,
+    INVOCATIONS_CSV,
+    LOCAL_CSV,
+    MANIFEST_JSON,
+    PIXELS_CSV,
+    write_whole,
+)
 from metrics.rounds import first_arm_leads
 from metrics.run_record import RunRecord
 from metrics.script import UserError, cloud_problem
@@ -63,31 +73,37 @@ class Run:
             describe_data_set(pictures),
             before.record if before else None,
         )
+        self.record.note(setting=asdict(setting))
 
     def measure(self, limits: "Limits | None", usd_a_round: float = 0.0) -> None:
         """All rounds of the setting, or within `limits` as many as the answer needs; then the files
         of both arms lie here."""
         # A cloud of the run's own starts when it is first needed: starting would slow the pass that
-        # is before it. Any other is asked before all work, so that what is wrong is said at once.
-        if not (self._args.aa or has_own_cloud(self._args)):
-            self._cloud.open()
+        # is before it. Any other is open by now, so that what is wrong with it was said at once.
         if not self._before:
             self._begin(1 if limits else self._setting.rounds, limits)
-        start = time.monotonic()
-        for number in itertools.count(1):
-            if limits:
-                self._write_manifest(number, limits)
-            self._round(number, limits.max_rounds if limits else self._setting.rounds)
-            if not limits and number == self._setting.rounds:
-                break
-            time_s = time.monotonic() - start
-            if limits and (why := self._reason_to_stop(limits, number, time_s, usd_a_round)):
-                print(f"no more rounds after {number}: {why}", file=sys.stderr)
-                self.record.note(rounds_ended=why)
-                break
+        if limits:
+            self._add_rounds(limits, usd_a_round)
+        else:
+            for number in range(1, self._setting.rounds + 1):
+                self._round(number, self._setting.rounds)
         if not self._args.aa:
             self._fetch_rows()
             self._ask_lambda()
+
+    def _add_rounds(self, limits: "Limits", usd_a_round: float) -> None:
+        start, first = time.monotonic(), 1
+        if self._before:  # all rounds but its last are done
+            first = self._before.passes // (2 if self._args.aa else 1)
+        for number in itertools.count(first):
+            self._write_manifest(number, limits)
+            self._round(number, limits.max_rounds)
+            done_here = number - first + 1
+            time_s = (time.monotonic() - start) * (done_here + 1) / done_here
+            if why := self._reason_to_stop(limits, number, time_s, (number + 1) * usd_a_round):
+                print(f"no more rounds after {number}: {why}", file=sys.stderr)
+                self.record.note(rounds_ended=why)
+                break
 
     def _begin(self, rounds: int, limits: "Limits | None") -> None:
         """Clean what earlier runs left, here and in a cloud that is there already, and write what
@@ -138,26 +154,28 @@ class Run:
     def _fetch_rows(self) -> None:
         fetch_cloud_rows(self._cloud.s3, self._cloud.buckets.output, self.run_id, CLOUD_CSV)
 
-    def _reason_to_stop(
-        self, limits: "Limits", rounds: int, time_s: float, usd_a_round: float
-    ) -> str:
+    def _reason_to_stop(self, limits: "Limits", rounds: int, time_s: float, usd: float) -> str:
         from metrics.until import reason_to_stop
 
         comparison = self._judged_so_far()
         if comparison.problems:
             return f"the arms cannot be compared: {comparison.problems[0]}"
-        return reason_to_stop(limits, rounds, comparison.per_picture, time_s, rounds * usd_a_round)
+        return reason_to_stop(limits, rounds, comparison.per_picture, time_s, usd)
 
     def _judged_so_far(self) -> "Comparison":
         from metrics.bundle import Choices
         from metrics.judgement import compare_evidence, evidence_here
+        from metrics.same_work import pixels_to_csv
 
+        fetch = None
         if not self._args.aa:
             self._fetch_rows()
+            fetch = partial(download_outputs, self._cloud.s3, self._cloud.buckets.output)
         choices = Choices(aa=self._args.aa, allow_partial=self._args.allow_partial)
-        comparison, _ = compare_evidence(
-            evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
-        )
+        evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
+        comparison, pixels = compare_evidence(evidence, fetch)
+        if pixels is not evidence.pixels:  # so that they are measured once
+            write_whole(PIXELS_CSV, pixels_to_csv(pixels))
         return comparison
 
     def _ask_lambda(self) -> None:
@@ -257,7 +275,8 @@ class CloudInUse:
         if not self.function:
             raise UserError("buckets do not tell which function to set; name a stack with --stack")
         client, name = make_client(self.address, "lambda"), self.function["FunctionName"]
-        with changed(client, name, setting.memory_mb, setting.concurrency, FUNCTION_JSON):
+        saved = None if has_own_cloud(self._args) else FUNCTION_JSON  # its function ends with it
+        with changed(client, name, setting.memory_mb, setting.concurrency, saved):
             yield
 
 

@@ -19,7 +19,7 @@ two rounds Satterthwaite's is far too narrow, so Cochran's alone counts.
 One round says nothing about drift, so its interval is widened by an allowance for it.
 
 Who looks after each round, and stops once the interval is narrow, stops at rounds that happen to
-resemble each other: the intervals would then cover the truth in 89 to 93% only. So nobody looks
+resemble each other: the intervals would then cover the truth in 88 to 95% only. So nobody looks
 before FEWEST_ROUNDS (rounds.py), and such an interval is wider by LOOKING, which makes it 94 to 96%
 (simulated: tests/benchmarks/interval_coverage.py --until). The stop depends on the width alone, not
 on where the interval lies.

@@ -108,7 +108,8 @@ def judge(
         comparison = with_retries(comparison, bill)
     break_even = break_even_of(comparison, invocations, evidence.choices.assumptions)
     comparison = replace(comparison, break_even=break_even)
-    sweeps = sweeps_in(evidence, comparison, bill, invocations)
+    with_pixels = replace(evidence, pixels=pixels)
+    sweeps = sweeps_in(with_pixels, comparison, bill, invocations)
     if packed_summary not in (None, summary_bytes(comparison, bill, sweeps)):
         raise UserError(
             "the statistics that follow from its rows are not those that were packed; was it "
@@ -220,7 +221,10 @@ def invocations_of(evidence: Evidence) -> pd.DataFrame | None:
     """What Lambda measured of the cloud arm, where that is known."""
     if evidence.invocations is None or evidence.choices.aa:
         return None
-    return invocations_from_csv(evidence.invocations)
+    try:
+        return invocations_from_csv(evidence.invocations)
+    except ValueError as error:
+        raise UserError(f"{INVOCATIONS_CSV.name} is none that a run wrote ({error})") from None
 
 
 def bill_in(invocations: pd.DataFrame | None, comparison: Comparison) -> Bill | None:
@@ -236,30 +240,41 @@ def sweeps_in(
     run_id = comparison.ledger.run_id
     points = []
     for setting, folder in kept_settings(run_id, evidence.sweep) if evidence.sweep else []:
-        own = evidence_of_point(folder, evidence.choices)
+        own = evidence_of_point(folder, evidence)
         of_point, _ = compare_evidence(own)
         reported = invocations_of(own)
         bill_of_point = bill_in(reported, of_point)
         points.append(Point(setting, of_point, bill_of_point, billed_in(of_point, reported)))
     if not points:
         return []
+    itself = setting_of(comparison)
+    billed = billed_in(comparison, invocations)
+    return sweeps_of([*points, Point(itself, comparison, bill, billed)])
+
+
+def setting_of(comparison: Comparison) -> Setting:
+    """What the comparison itself was done with, by its record; without one, by its rows."""
     rows = comparison.rows[comparison.second.name]
-    itself = Setting(
+    from_rows = Setting(
         kind="",
         pictures=rows["image_key"].nunique(),
         rounds=rows["round"].nunique(),
-        workers=max((point.setting.workers for point in points), default=1),
-        concurrency=max((point.setting.concurrency or 0 for point in points), default=0) or None,
+        workers=comparison.first.workers,
+        concurrency=comparison.second.workers,
     )
-    billed = billed_in(comparison, invocations)
-    return sweeps_of([*points, Point(itself, comparison, bill, billed)])
+    try:
+        return replace(from_rows, **{**comparison.record.get("setting", {}), "kind": ""})
+    except TypeError:
+        return from_rows
 
 
 def billed_in(comparison: Comparison, invocations: pd.DataFrame | None) -> pd.DataFrame | None:
     return billed_by_round(comparison.rows[comparison.second.name], invocations)
 
 
-def evidence_of_point(folder: Path, choices: Choices) -> Evidence:
+def evidence_of_point(folder: Path, evidence: Evidence) -> Evidence:
+    """Of a run before the one that `evidence` is about, whose outputs and pixels count here too."""
+
     def content(path: Path) -> bytes | None:
         own = folder / path.name
         return own.read_bytes() if own.exists() else None
@@ -270,8 +285,9 @@ def evidence_of_point(folder: Path, choices: Choices) -> Evidence:
         manifest=folder / MANIFEST_JSON.name,
         run_json=content(RUN_JSON),
         invocations=content(INVOCATIONS_CSV),
-        outputs=output_at_hand,
-        choices=replace(choices, run_id=None),
+        outputs=evidence.outputs,
+        pixels=evidence.pixels,
+        choices=replace(evidence.choices, run_id=None),
     )
 
 

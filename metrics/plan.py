@@ -11,7 +11,7 @@ from metrics.files import shown
 from metrics.findings import counted, printable
 from metrics.rounds import FEWEST_ROUNDS
 from metrics.script import UserError
-from metrics.sweep import Setting, nested_subset
+from metrics.sweep import SCALE, Setting, nested_subset
 from metrics.sweep import leftovers as sweep_leftovers
 
 if TYPE_CHECKING:
@@ -46,9 +46,16 @@ def function_on_aws(args: argparse.Namespace) -> dict:
     return {}
 
 
+def expected_usd(
+    args: argparse.Namespace, pictures: "list[Picture]", settings: list[Setting]
+) -> float:
+    return total_usd(expected_usage_of(args, pictures, settings)) if settings else 0.0
+
+
 def usd_a_round(args: argparse.Namespace, pictures: "list[Picture]", setting: Setting) -> float:
     """What one round with this setting is expected to cost."""
-    return total_usd(expected_usage_of(args, pictures, [replace(setting, kind="", rounds=1)]))
+    once = replace(setting, kind=SCALE, rounds=1)  # of a kind that has the rounds it says
+    return total_usd(expected_usage_of(args, pictures, [once]))
 
 
 def print_plan(
@@ -59,7 +66,7 @@ def print_plan(
     *points, itself = settings
     rounds = counted(itself.rounds, "round")
     if args.until:
-        rounds = f"{FEWEST_ROUNDS} to {args.max_rounds} rounds, until ±{args.until:.3g}"
+        rounds = f"{FEWEST_ROUNDS} to {args.max_rounds} rounds, until ±{100 * args.until:.3g}%"
     if args.resume:
         print("would go on with the interrupted run, without what is done already")
     for point in points:
@@ -92,7 +99,7 @@ def check_cost(
     args: argparse.Namespace, pictures: "list[Picture]", settings: list[Setting]
 ) -> None:
     """Raises UserError when the run is expected to cost more than --max-cost."""
-    if (usd := total_usd(expected_usage_of(args, pictures, settings))) > args.max_cost:
+    if (usd := expected_usd(args, pictures, settings)) > args.max_cost:
         raise UserError(
             f"the run is expected to cost {usd:.4f} USD, more than --max-cost {args.max_cost:g}; "
             "--dry-run shows the parts"

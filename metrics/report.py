@@ -195,7 +195,7 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "is_aa": comparison.arms[0].source == comparison.arms[1].source,
         "begun": begin_of_run(comparison),
         "where": where(comparison),
-        "drawn": None if comparison.problems else drawn_interval(estimate),
+        "drawn": drawn_interval(estimate) if is_answer(comparison) else None,
         "ledger_line": ledger_line(comparison),
         "ledger_columns": ("expected", "done", "failed", "missing", "duplicate"),
         "same_work_line": same_work_line(comparison),
@@ -212,6 +212,16 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "environment": environment_facts(comparison.record),
         "steps": steps(comparison.record),
     }
+
+
+def is_answer(comparison: Comparison) -> bool:
+    """Whether the ratio of wall times says what the verdict says: not where the processor was
+    shared, and nothing else made them differ."""
+    estimate = comparison.per_picture
+    if comparison.problems or estimate is None:
+        return False
+    open_question = verdict_per_picture(comparison).startswith("cannot tell")
+    return estimate.includes_1 or not open_question
 
 
 def makespans(comparison: Comparison) -> list[tuple[int, float, float]]:

@@ -24,6 +24,11 @@ SHAPE = {
     "command_line": _TEXT,
     "cloud": _TEXT,
     "throttles": _NUMBER,
+    "rounds_ended": _TEXT,
+    "setting": {
+        "kind": _TEXT,
+        **dict.fromkeys(("pictures", "rounds", "workers", "concurrency", "memory_mb"), _NUMBER),
+    },
     "resumed_at": [_TEXT],
     "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
     "environment": {

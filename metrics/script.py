@@ -121,8 +121,13 @@ def _positive(text: str, unit: str) -> float:
 
 
 def percentage(text: str) -> float:
-    """`5%` or `5` as 0.05."""
-    return _positive(text.removesuffix("%"), "percent") / 100
+    """`5%` or `5` as 0.05; a small number without the sign may be meant as a part of 1."""
+    percent = _positive(text.removesuffix("%"), "percent")
+    if percent < 1 and not text.endswith("%"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would be less than a percent; write {text}% or {100 * percent:g}%"
+        )
+    return percent / 100
 
 
 def positive_ints(text: str) -> tuple[int, ...]:

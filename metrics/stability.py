@@ -184,6 +184,9 @@ def warnings_of_machine(record: dict) -> list[Finding]:
         text = f"the run was interrupted and resumed on {record['resumed_at'][-1]}"
         advice = "drift over the pause counts in its round, and nothing is said of the whole job"
         found.append(Finding(text, advice=advice))
+    ended = record.get("rounds_ended") or ""
+    if ended and "and not within" in ended:
+        found.append(Finding(f"--until was not reached: {ended}", advice="allow more rounds"))
     if throttles := record.get("throttles"):
         text = f"the cloud: AWS throttled {counted(int(throttles), 'invocation')}"
         advice = "they ran later: raise the account's or the function's concurrency"

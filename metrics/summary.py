@@ -97,8 +97,9 @@ class Comparison:
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
-    where nothing can be said. `steadiness` has each arm's measures by name. `break_even`
-    is why there is none, where its cost is not known.
+    where nothing can be said. `looked`: the number of rounds was decided by looking at them.
+    `steadiness` has each arm's measures by name. `break_even` is why there is none, where its cost
+    is not known.
     """
 
     arms: tuple[Arm, Arm]
@@ -117,6 +118,7 @@ class Comparison:
     is_partial: bool
     record: dict
     steadiness: dict[str, dict[str, Measure]]
+    looked: bool = False
     break_even: "BreakEven | str" = (
         "no break-even: no REPORT lines of Lambda tell what a picture costs"
     )
@@ -205,6 +207,7 @@ def compare(
         warnings=[],
         is_partial=bool(gaps),
         record=record or {},
+        looked=looked,
         steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
     )
     excused = gaps if allow_partial else []

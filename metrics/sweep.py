@@ -50,8 +50,8 @@ KEPT = (LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, RUN_JSON, INVOCATIONS_CSV)  # of ea
 
 @dataclass(frozen=True)
 class Setting:
-    """What one run is done with; `kind` is empty for the comparison itself. `concurrency` and
-    `memory_mb` are None where the function stays as it is."""
+    """What one run is done with; `kind` is empty for the comparison itself, `rounds` 0 for as many
+    as it needs. `concurrency` and `memory_mb` are None where the function stays as it is."""
 
     kind: str
     pictures: int
@@ -70,8 +70,9 @@ class Setting:
         return f"{self.kind}-{value[self.kind]}" if self.kind else ""
 
     def __str__(self) -> str:
+        rounds = counted(self.rounds, "round") if self.rounds else "rounds as needed"
         parts = [
-            f"{counted(self.pictures, 'picture')} x {counted(self.rounds, 'round')}",
+            f"{counted(self.pictures, 'picture')} x {rounds}",
             counted(self.workers, "worker"),
             self.concurrency and counted(self.concurrency, "environment"),
             self.memory_mb and f"{self.memory_mb:,} MB",
@@ -89,7 +90,7 @@ def settings_of(args: argparse.Namespace, pictures: int) -> list[Setting]:
     itself = Setting(
         kind="",
         pictures=pictures,
-        rounds=args.rounds or 1,
+        rounds=0 if args.until else args.rounds or 1,
         workers=args.workers[-1],
         concurrency=args.concurrency[-1] if sweeps else None,
         memory_mb=args.memory[0] if len(args.memory) == 1 else None,
@@ -142,6 +143,9 @@ def keep(setting: Setting, folder: Path = SWEEP) -> None:
             shutil.copyfile(path, part / path.name)
     (part / SETTING_JSON).write_text(json.dumps(asdict(setting)))
     part.chmod(0o755)
+    for earlier in leftovers(folder):
+        if earlier.name == setting.name:
+            delete(earlier)
     part.rename(folder / setting.name)
 
 
@@ -162,7 +166,7 @@ def kept_settings(run_id: str, folder: Path = SWEEP) -> list[tuple[Setting, Path
             is_own = manifest["run_id"] == setting.run_id(run_id)
             if is_own and path.parent.name == setting.name and _is_plain(setting):
                 found.append((setting, path.parent))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue
     return sorted(found, key=lambda item: _order(item[0]))
 
@@ -188,8 +192,12 @@ def kept_files(folder: Path) -> list[tuple[str, bytes]]:
 def is_kept_file(name: str) -> bool:
     """Whether keep() gives a file such a name; it leads nowhere else."""
     folder, _, file = name.partition("/")
-    is_folder = re.fullmatch(rf"({'|'.join(KINDS)})-[0-9]+(-([0-9]+|None))?", folder)
-    return bool(is_folder) and file in {path.name for path in KEPT} | {SETTING_JSON}
+    return is_name(folder) and file in {path.name for path in KEPT} | {SETTING_JSON}
+
+
+def is_name(folder: str) -> bool:
+    """Whether a setting may have this name."""
+    return bool(re.fullmatch(rf"({'|'.join(KINDS)})-[0-9]+(-([0-9]+|None))?", folder))
 
 
 def leftovers(folder: Path = SWEEP) -> Iterable[Path]:
@@ -201,12 +209,16 @@ def leftovers(folder: Path = SWEEP) -> Iterable[Path]:
         if path.is_symlink() or not path.is_dir():
             continue
         held = {inner.name for inner in path.iterdir()}
-        if held <= names and (SETTING_JSON in held or path.name.startswith(PART_PREFIX)):
+        if held <= names and (is_name(path.name) or path.name.startswith(PART_PREFIX)):
             yield path
 
 
 def clean(folder: Path = SWEEP) -> None:
     for path in list(leftovers(folder)):
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
+        delete(path)
+
+
+def delete(kept: Path) -> None:
+    for file in kept.iterdir():
+        file.unlink()
+    kept.rmdir()

@@ -45,8 +45,7 @@ def plot_scale(sweep: Sweep, figure: Figure, comparison: Comparison, theme: Them
     draw_line(lower, numbers, ratios, points, Look("", "", theme.text, "s", "-"))
     for crossing in crossings(points):
         lower.axvline(crossing.pictures, color=theme.muted, linestyle=":")
-        low, high = crossing.low or numbers[0], crossing.high or numbers[-1]
-        lower.axvspan(low, high, color=theme.muted, alpha=BAND, linewidth=0)
+        lower.axvspan(crossing.low, crossing.high, color=theme.muted, alpha=BAND, linewidth=0)
     ticks_at(lower, numbers)
     for axes in (upper, lower):
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -68,7 +67,7 @@ def plot_parallelism(
         draw_line(left, at, [gain for _, gain, _ in gains], None, look)
         right.plot(
             at,
-            [100 * efficiency for *_, efficiency in gains],
+            [100 * efficiency.ratio for *_, efficiency in gains],
             color=look.colour,
             marker=look.marker,
             linestyle=look.line,
@@ -168,7 +167,8 @@ def plain_numbers(axis: Axis) -> None:
 
 
 def notes(sweep: Sweep) -> list[str]:
-    hollow = [f"Hollow: not whole ({'; '.join(sweep.broken)})."] if sweep.broken else []
+    how = "Left out" if sweep.kind == PARALLELISM else "Hollow"
+    hollow = [f"{how}: not whole ({'; '.join(sweep.broken)})."] if sweep.broken else []
     rounds = sorted({point.comparison.pairs["round"].nunique() for point in sweep.points})
     each = " to ".join(map(str, rounds if len(rounds) == 1 else (rounds[0], rounds[-1])))
     return [f"{each} rounds a point, intervals of {CONFIDENCE:.0%}.", *hollow]

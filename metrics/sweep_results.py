@@ -33,12 +33,25 @@ class Point:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every row is there and the arms did the same: else it proves nothing."""
-        return not self.comparison.problems and not self.comparison.is_partial
+        """Whether every row is there, of the right memory, and the arms did the same: else it
+        proves nothing."""
+        return not self.why_not_whole
+
+    @property
+    def why_not_whole(self) -> str:
+        if self.comparison.problems:
+            return str(self.comparison.problems[0])
+        if self.comparison.is_partial:
+            return "rows are missing"
+        rows = self.comparison.rows[self.comparison.second.name]
+        had = set(pd.to_numeric(rows["memory_mb"], errors="coerce"))
+        if self.setting.memory_mb and had != {self.setting.memory_mb}:
+            return "rows of a function with another memory"
+        return ""
 
     def makespan(self, arm: str) -> RatioEstimate | None:
         """In seconds."""
-        return over_rounds(self.comparison.summaries[arm].makespans_s)
+        return over_rounds(self.comparison.summaries[arm].makespans_s, self.comparison.looked)
 
     @property
     def ratio(self) -> RatioEstimate | None:
@@ -46,26 +59,40 @@ class Point:
         first, second = self.comparison.first.makespans_s, self.comparison.second.makespans_s
         if len(first) != len(second):
             return None
-        return over_rounds(np.array(second) / np.array(first)) if first else None
+        ratios = np.array(second) / np.array(first)
+        return over_rounds(ratios, self.comparison.looked)
 
     @property
     def time_ms(self) -> RatioEstimate | None:
         """The function's duration for a picture, without cold starts."""
-        if self.billed is None:
-            return None
-        return over_rounds(self.billed["duration_ms"] / self.billed["pictures"])
+        return over_rounds(self._times_ms, self.comparison.looked)
 
     @property
     def cost_usd(self) -> RatioEstimate | None:
         """Of 1,000 pictures, S3 requests and the rest of the bill included; what is spread over the
         rounds is the computing."""
+        return over_rounds(self._costs_usd, self.comparison.looked)
+
+    @property
+    def product(self) -> RatioEstimate | None:
+        """Time x cost, round by round: both follow from the same durations."""
+        return over_rounds(self._times_ms * self._costs_usd, self.comparison.looked)
+
+    @property
+    def _times_ms(self) -> np.ndarray:
+        if self.billed is None:
+            return UNKNOWN
+        return (self.billed["duration_ms"] / self.billed["pictures"]).to_numpy()
+
+    @property
+    def _costs_usd(self) -> np.ndarray:
         if self.billed is None or self.bill is None:
-            return None
+            return UNKNOWN
         usage = self.bill.usage
         gb_s_usd = cost_by_part(usage)["Lambda GB-seconds"]
         other_usd = (total_usd(usage) - gb_s_usd) / usage.pictures
         share = self.billed["billed_ms"] / self.billed["billed_ms"].sum()
-        return over_rounds(1000 * (other_usd + share * gb_s_usd / self.billed["pictures"]))
+        return (1000 * (other_usd + share * gb_s_usd / self.billed["pictures"])).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,7 @@ class Sweep:
     def broken(self) -> list[str]:
         """Points that are not whole, and why."""
         return [
-            f"{named(point.setting)}: {(point.comparison.problems or ['rows are missing'])[0]}"
+            f"{named(point.setting)}: {point.why_not_whole}"
             for point in self.points
             if not point.is_whole
         ]
@@ -92,24 +119,33 @@ class Sweep:
 ONE = RatioEstimate(1, 2, 0.0, 0.0, 0.0, 1.0)  # exactly: what something is to itself
 
 
-def over_rounds(values) -> RatioEstimate | None:
+UNKNOWN = np.array([math.nan])
+
+
+def over_rounds(values, looked: bool = False) -> RatioEstimate | None:
     """Geometric mean over rounds and its interval; None where a value is unknown."""
     values = np.asarray(values, float)
     if len(values) == 0 or not np.all(np.isfinite(values) & (values > 0)):
         return None
-    return estimate_ratio(np.log(values)[None, :])
+    return estimate_ratio(np.log(values)[None, :], looked=looked)
 
 
 def quotient(upper: RatioEstimate, lower: RatioEstimate) -> RatioEstimate:
     """Of two estimates from different moments."""
     return RatioEstimate(
         pictures=1,
-        rounds=min(upper.rounds, lower.rounds),
+        rounds=_rounds_of_both(upper, lower),
         log_ratio=upper.log_ratio - lower.log_ratio,
         v_rounds=upper.v_rounds + lower.v_rounds,
         v_pictures=0.0,
         allowance=max(upper.allowance, lower.allowance),
     )
+
+
+def _rounds_of_both(upper: RatioEstimate, lower: RatioEstimate) -> int:
+    """The fewer, whose spread is the less certain; one round has no spread, but an allowance."""
+    fewer, more = sorted((upper.rounds, lower.rounds))
+    return fewer if fewer > 1 else more
 
 
 def sweeps_of(points: list[Point]) -> list[Sweep]:
@@ -152,19 +188,20 @@ def named(setting: Setting) -> str:
 
 @dataclass(frozen=True)
 class Crossing:
-    """From how many pictures on the cloud is done first (`then_cloud`) or on-prem; `low` and `high`
-    bound where that may be, None where the range of the points does not."""
+    """From how many pictures on the cloud is done first (`then_cloud`) or on-prem; below `low` and
+    above `high` it is told which."""
 
     pictures: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     then_cloud: bool
 
 
 def crossings(points: list[Point]) -> list[Crossing]:
     """Where the ratio of the makespans passes 1, between points in a straight line of its logarithm
     against that of the number of pictures. The interval holds the places where 1 cannot be told
-    from the ratio there (a test at each, turned around)."""
+    from the ratio there (a test at each, turned around). Only between places where it can be told,
+    to either side: else noise alone would cross."""
     known = [(p.setting.pictures, p.ratio) for p in points if p.is_whole and p.ratio]
     if len(known) < 2:
         return []
@@ -172,22 +209,14 @@ def crossings(points: list[Point]) -> list[Crossing]:
     spans = itertools.pairwise(logs)
     at = np.unique(np.concatenate([np.linspace(*span, GRID) for span in spans]))
     middle = np.interp(at, logs, [ratio.log_ratio for _, ratio in known])
-    open_at = np.abs(middle) <= half_widths(at, logs, [ratio for _, ratio in known])
+    told = np.flatnonzero(np.abs(middle) > half_widths(at, logs, [ratio for _, ratio in known]))
     found = []
-    for i in np.flatnonzero(np.sign(middle[:-1]) * np.sign(middle[1:]) < 0):
-        low, high = i, i + 1
-        while low > 0 and open_at[low]:
-            low -= 1
-        while high < len(at) - 1 and open_at[high]:
-            high += 1
-        found.append(
-            Crossing(
-                pictures=math.exp((at[i] + at[i + 1]) / 2),
-                low=None if open_at[low] and low == 0 else math.exp(at[low]),
-                high=None if open_at[high] and high == len(at) - 1 else math.exp(at[high]),
-                then_cloud=bool(middle[i + 1] < 0),
-            )
-        )
+    for low, high in itertools.pairwise(told):
+        if middle[low] * middle[high] < 0:
+            passes = np.flatnonzero(middle[low:high] * middle[low + 1 : high + 1] <= 0) + low
+            between = math.exp(at[passes].mean())
+            then_cloud = bool(middle[high] < 0)
+            found.append(Crossing(between, math.exp(at[low]), math.exp(at[high]), then_cloud))
     return found
 
 
@@ -213,12 +242,12 @@ def scale(points: list[Point]) -> Sweep:
     lines = []
     for point in points:
         n, spans = point.setting.pictures, [point.makespan(arm.name) for arm in (first, second)]
-        per_s = [None if span is None else n / span.ratio for span in spans]
+        per_s = [None if span is None else rate(n, span) for span in spans]
         lines.append(
             (
                 f"{n:,}",
                 *(interval_text(span) for span in spans),
-                *("unknown" if x is None else digits(x) for x in per_s),
+                *map(interval_text, per_s),
                 interval_text(point.ratio),
                 state(point),
             )
@@ -241,6 +270,11 @@ def scale(points: list[Point]) -> Sweep:
     )
 
 
+def rate(pictures: int, makespan_s: RatioEstimate) -> RatioEstimate:
+    """Pictures a second."""
+    return replace(makespan_s, log_ratio=math.log(pictures) - makespan_s.log_ratio)
+
+
 def scale_sentence(points: list[Point]) -> str:
     whole = [p for p in points if p.is_whole and p.ratio]
     if len(whole) < 2:
@@ -249,14 +283,7 @@ def scale_sentence(points: list[Point]) -> str:
     low, high = whole[0].setting.pictures, whole[-1].setting.pictures
     found = crossings(points)
     if not found:
-        sides = {p.ratio.ratio < 1 for p in whole}
-        open_points = [p for p in whole if p.ratio.includes_1]
-        leader = second if sides == {True} else first
-        sure = f"; at {_numbers(open_points)} pictures that is not certain" if open_points else ""
-        return (
-            f"no crossing between {low:,} and {high:,} pictures: {leader} is done first throughout"
-            f"{sure}"
-        )
+        return _no_crossing(whole)
     if len(found) > 1:
         numbers = ", ".join(f"{crossing.pictures:,.0f}" for crossing in found)
         return (
@@ -264,13 +291,26 @@ def scale_sentence(points: list[Point]) -> str:
             f"(near {numbers}): which is done first does not depend on their number alone"
         )
     (only,) = found
-    ends = (
-        f"below {low:,}" if only.low is None else f"{only.low:,.0f}",
-        f"above {high:,}" if only.high is None else f"{only.high:,.0f}",
-    )
     return (
-        f"from {only.pictures:,.0f} pictures on ({CONFIDENCE:.0%} CI {ends[0]} to {ends[1]}) "
-        f"{second if only.then_cloud else first} finishes first"
+        f"from {only.pictures:,.0f} pictures on ({CONFIDENCE:.0%} CI {only.low:,.0f} to "
+        f"{only.high:,.0f}) {second if only.then_cloud else first} finishes first"
+    )
+
+
+def _no_crossing(whole: list[Point]) -> str:
+    """Who leads where that can be told, and where it cannot."""
+    first, second = whole[-1].comparison.first.label, whole[-1].comparison.second.label
+    told = [p for p in whole if not p.ratio.includes_1]
+    unknown = [p for p in whole if p.ratio.includes_1]
+    span = f"between {whole[0].setting.pictures:,} and {whole[-1].setting.pictures:,} pictures"
+    if not told:
+        return f"cannot tell which is done first {span}"
+    leader = second if told[-1].ratio.ratio < 1 else first
+    if not unknown:
+        return f"no crossing {span}: {leader} is done first throughout"
+    return (
+        f"no crossing is seen {span}: {leader} is done first with {_numbers(told)}, which it is "
+        f"with {_numbers(unknown)} cannot be told"
     )
 
 
@@ -281,7 +321,7 @@ def _numbers(points: list[Point]) -> str:
 # --- parallelism --------------------------------------------------------------------------------
 
 
-def speed_ups(points: list[Point], arm: str) -> list[tuple[int, RatioEstimate, float]]:
+def speed_ups(points: list[Point], arm: str) -> list[tuple[int, RatioEstimate, RatioEstimate]]:
     """Parallelism of an arm, how many times sooner it is done than with the least, and efficiency:
     the speed-up over the increase in parallelism. Only whole points, each parallelism once."""
     by_number: dict[int, Point] = {}
@@ -297,7 +337,8 @@ def speed_ups(points: list[Point], arm: str) -> list[tuple[int, RatioEstimate, f
     for number, point in sorted(by_number.items()):
         own = point.makespan(arm)
         gain = ONE if number == least else quotient(base, own)
-        found.append((number, gain, gain.ratio * least / number))
+        efficiency = replace(gain, log_ratio=gain.log_ratio - math.log(number / least))
+        found.append((number, gain, efficiency))
     return found
 
 
@@ -307,13 +348,20 @@ def parallelism(points: list[Point]) -> Sweep:
     for arm in arms:
         gains = speed_ups(points, arm.name)
         for number, gain, efficiency in gains:
-            lines.append((arm.label, f"{number:,}", interval_text(gain), f"{efficiency:.0%}"))
+            texts = interval_text(gain), interval_text(efficiency)
+            lines.append((arm.label, f"{number:,}", *texts))
         if len(gains) > 1:
             number, gain, efficiency = gains[-1]
-            said.append(
-                f"{arm.label}: {number} at once are {interval_text(gain)} times as fast as "
-                f"{gains[0][0]}, an efficiency of {efficiency:.0%}"
-            )
+            if gain.includes_1:
+                said.append(
+                    f"{arm.label}: cannot tell whether {number} at once are faster than "
+                    f"{gains[0][0]} ({interval_text(gain)} times)"
+                )
+            else:
+                said.append(
+                    f"{arm.label}: {number} at once are {interval_text(gain)} times as fast as "
+                    f"{gains[0][0]}, an efficiency of {efficiency.ratio:.0%}"
+                )
     return Sweep(
         kind=PARALLELISM,
         question="Parallelism: what do more at once bring?",
@@ -333,9 +381,7 @@ def memory(points: list[Point]) -> Sweep:
             f"{memory_mb(point):,.0f} MB",
             interval_text(point.time_ms),
             interval_text(point.cost_usd),
-            "unknown"
-            if point.time_ms is None or point.cost_usd is None
-            else digits(point.time_ms.ratio * point.cost_usd.ratio),
+            interval_text(point.product),
             interval_text(point.makespan(point.comparison.second.name)),
             state(point),
         )
@@ -362,22 +408,17 @@ def memory_sentence(points: list[Point]) -> str:
     whole = [p for p in points if p.is_whole and p.time_ms and p.cost_usd]
     if len(whole) < 2:
         return "cannot tell which memory is best: fewer than two points are whole and reported"
-    product = {id(p): quotient(p.time_ms, _inverse(p.cost_usd)) for p in whole}
     said = []
     for word, measure in (
         ("fastest", lambda p: p.time_ms),
         ("cheapest", lambda p: p.cost_usd),
-        ("balanced (least time x cost)", lambda p: product[id(p)]),
+        ("balanced (least time x cost)", lambda p: p.product),
     ):
         best, *others = sorted(whole, key=lambda p: measure(p).log_ratio)
         alike = [p for p in others if quotient(measure(p), measure(best)).includes_1]
         tied = f", not told from {_sizes(alike)}" if alike else ""
         said.append(f"{word}: {memory_mb(best):,.0f} MB{tied}")
     return "; ".join(said)
-
-
-def _inverse(estimate: RatioEstimate) -> RatioEstimate:
-    return quotient(replace(ONE, rounds=estimate.rounds), estimate)
 
 
 def _sizes(points: list[Point]) -> str:

@@ -31,21 +31,18 @@ def half_width(estimate: RatioEstimate) -> float:
 def reason_to_stop(
     limits: Limits, rounds: int, estimate: RatioEstimate | None, time_s: float, usd: float
 ) -> str:
-    """Why no round is to follow the `rounds` done; empty when one is.
-
-    `time_s` and `usd` are of all of them: another is taken to need as much as the mean of these.
-    """
-    after_next = (rounds + 1) / rounds
+    """Why no round is to follow the `rounds` done; empty when one is. `time_s` and `usd` are what
+    it would have come to after that one."""
     width = half_width(estimate) if estimate else math.inf
     if rounds >= FEWEST_ROUNDS and width <= limits.half_width:
         return f"the interval is ±{width:.1%}, within ±{limits.half_width:.1%}"
     if rounds >= limits.max_rounds:
         return f"--max-rounds {limits.max_rounds} is reached; {_still(width, limits)}"
-    if limits.max_time_s is not None and time_s * after_next > limits.max_time_s:
+    if limits.max_time_s is not None and time_s > limits.max_time_s:
         return (
             f"another round would exceed --max-time {limits.max_time_s:g}; {_still(width, limits)}"
         )
-    if limits.max_usd is not None and usd * after_next > limits.max_usd:
+    if limits.max_usd is not None and usd > limits.max_usd:
         return f"another round would exceed --max-cost {limits.max_usd:g}; {_still(width, limits)}"
     return ""
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lambda_function.cloud import find_function, make_client
-from lambda_function.function_settings import changed, restore, settings_now
+from lambda_function.function_settings import arn_of, changed, restore, settings_now
 from metrics.script import UserError
 
 
@@ -19,7 +19,7 @@ def test_within_it_the_function_has_them_and_afterwards_its_own(function, tmp_pa
     before = settings_now(*function)
     with changed(*function, 512, 3, saved):
         assert settings_now(*function) == {"memory_mb": 512, "concurrency": 3}
-        assert json.loads(saved.read_bytes()) == {"function": function[1], **before}
+        assert json.loads(saved.read_bytes()) == {"function": arn_of(*function), **before}
     assert settings_now(*function) == before
     assert not saved.exists()
 
@@ -59,6 +59,17 @@ def test_after_a_kill_the_next_run_restores_it(function, tmp_path):
     assert settings_now(*function) == before
     assert not saved.exists()
     assert not restore(*function, saved)
+
+
+def test_a_change_that_is_still_under_way_is_waited_for(function, tmp_path):
+    """AWS refuses another one meanwhile, so that the function would not get back what it had."""
+    client, name = function
+    asked = []
+    client.meta.events.register("before-call.lambda", lambda model, **_: asked.append(model.name))
+    with changed(client, name, 512, None, None):
+        asked.clear()
+    before_update = asked[: asked.index("UpdateFunctionConfiguration")]
+    assert "GetFunction" in before_update  # the waiter's
 
 
 def test_what_another_function_had_is_not_given_to_this_one(function, tmp_path):

@@ -85,7 +85,8 @@ def test_an_interrupted_sweep_restores_the_function_and_goes_on(
 
     done = run_script_in("master_pipeline.py", *flags, "--resume")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("memory: ") == 2
+    assert done.stderr.count("\nmemory: ") == 2
+    assert done.stderr.startswith("done before: memory: 6 pictures x 2 rounds, 2 workers, 1,024 MB")
     (memory,) = summary_of(checkout / "metrics")["sweeps"]
     assert [p["memory_mb"] for p in memory["points"]] == [1024, 1280, 1536, before["memory_mb"]]
     assert memory["not_whole"] == []
@@ -103,7 +104,7 @@ def test_a_sweep_in_a_cloud_of_its_own_goes_on_with_the_run_that_was_interrupted
     process.communicate(timeout=LIMIT_S)
     done = run_script_in("master_pipeline.py", *flags, "--resume")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("scale: ") == 1
+    assert done.stderr.count("\nscale: ") == 1
     (scale,) = summary_of(checkout / "metrics")["sweeps"]
     assert [p["pictures"] for p in scale["points"]] == [2, 4, 6]
 
@@ -119,6 +120,30 @@ def test_rounds_are_added_until_the_limit_and_the_record_says_why(
     assert "coverage 100.0%: 60 of 60 rows" in done.stdout
     manifest = json.loads((checkout / "metrics/manifest.json").read_bytes())
     assert (manifest["rounds"], manifest["until"]) == (5, 1e-5)
+
+
+def test_added_rounds_go_on_after_an_interruption(checkout, pictures, run_script_in, embedded):
+    flags = ("--endpoint-url", embedded.endpoint_url, "--until", "0.001%", "--max-rounds", "5")
+    process = started(checkout, *flags)
+    read_until(process, "upload (3 of 5)")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=LIMIT_S)
+    done = run_script_in("master_pipeline.py", *flags, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "no more rounds after 5" in done.stderr
+    assert "on-prem (2 of 5)" not in done.stderr
+    assert "coverage 100.0%: 60 of 60 rows" in done.stdout
+
+
+def test_parallelism_alone_has_the_comparison_as_its_last_point(checkout, pictures, run_script_in):
+    for _ in range(2):  # the second finds what the first kept
+        done = run_script_in(
+            "master_pipeline.py", "--no-clean", "--workers", "1,2", "--rounds", "2"
+        )
+        assert done.returncode == 0, done.stderr
+    (parallelism,) = summary_of(checkout / "metrics")["sweeps"]
+    assert [p["workers"] for p in parallelism["points"]] == [1, 2]
+    assert "no two points are whole" not in parallelism["answer"]
 
 
 def test_on_prem_against_itself_is_sharp_enough_after_four_rounds(
@@ -160,6 +185,8 @@ def test_a_dry_run_of_a_sweep_names_its_runs_and_their_cost_and_does_nothing(
     [
         (["--until", "5%", "--rounds", "4"], "--until adds rounds by itself"),
         (["--until", "0%"], "not a number of percent above 0"),
+        (["--until", "0.05"], "write 0.05% or 5%"),
+        (["--max-rounds", "3"], "limit --until, which is not there"),
         (["--aa", "--scale", "2"], "--aa compares on-prem with itself: without sweeps"),
         (["--memory", "64"], "128 to 10240 MB"),
         (["--scale", "4,2"], "each number must be above the one before"),

@@ -45,14 +45,14 @@ def test_where_the_interval_lies_does_not_matter_only_how_wide_it_is():
     ],
 )
 def test_a_limit_ends_the_run_and_says_how_wide_the_interval_still_is(limits, rounds, said):
-    reason = reason_to_stop(limits, rounds, WIDE, 125, 0.25)
+    reason = reason_to_stop(limits, rounds, WIDE, 150, 0.30)
     assert said in reason
     assert "and not within ±5.0%" in reason
 
 
 def test_a_round_that_still_fits_the_limits_is_done():
     limits = replace(LIMITS, max_time_s=151, max_usd=0.31)
-    assert reason_to_stop(limits, 5, WIDE, 125, 0.25) == ""
+    assert reason_to_stop(limits, 5, WIDE, 150, 0.30) == ""
 
 
 def test_without_an_interval_a_limit_ends_the_run():
