@@ -177,7 +177,9 @@ def answers_of(comparison: Comparison, sweeps: Sequence[Sweep]) -> list[tuple[st
     """Section, name and answer of the questions beside the verdict that the run can answer."""
     found = [(sweep.kind, sweep.kind, sweep.answer) for sweep in sweeps]
     if not isinstance(comparison.break_even, str):
-        found.append(("break-even", "cost", sentence(comparison.break_even)))
+        assumed = comparison.break_even.assumptions.in_short()
+        cost = f"{sentence(comparison.break_even)}; assumed, and not in the interval: {assumed}"
+        found.append(("break-even", "cost", cost))
     return found
 
 
