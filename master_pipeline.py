@@ -51,6 +51,20 @@ MOST_ROUNDS = 20  # of --until
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
+    add_run_arguments(parser)
+    add_until_arguments(parser)
+    add_sweep_arguments(parser)
+    add_judgement_arguments(parser)
+    add_cloud_arguments(parser)
+    args = parser.parse_args(argv)
+    check_flags(parser, args)
+    args.command_line = recorded_command(
+        ["master_pipeline.py", *(sys.argv[1:] if argv is None else argv)]
+    )
+    return run_script(run, args)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
     parser.add_argument(
@@ -101,16 +115,6 @@ def main(argv: list[str] | None = None) -> int:
         metavar="USD",
         help="refuse to start on AWS when more than this is to be expected; with --until, stop",
     )
-    add_until_arguments(parser)
-    add_sweep_arguments(parser)
-    add_judgement_arguments(parser)
-    add_cloud_arguments(parser)
-    args = parser.parse_args(argv)
-    check_flags(parser, args)
-    args.command_line = recorded_command(
-        ["master_pipeline.py", *(sys.argv[1:] if argv is None else argv)]
-    )
-    return run_script(run, args)
 
 
 def add_until_arguments(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +207,8 @@ def run(args: argparse.Namespace) -> int:
                 continue
             if len(settings) > 1:
                 print(setting, file=sys.stderr)
-            own_id, own_pictures = setting.run_id(sweep_id), pictures_of(setting, pictures)
+            own_id = setting.run_id(sweep_id)
+            own_pictures = nested_subset(pictures, setting.pictures)
             before = unfinished if unfinished and unfinished.run_id == own_id else None
             one = Run(args, setting, own_pictures, own_id, cloud, before)
             with cloud.function_with(setting):
@@ -216,10 +221,6 @@ def run(args: argparse.Namespace) -> int:
             exit_code = judge_rows_here(args, fetch)
     one.record.conclude(exit_code)
     return exit_code
-
-
-def pictures_of(setting: Setting, pictures: "list[Picture]") -> "list[Picture]":
-    return nested_subset(pictures, setting.pictures) if setting.kind else pictures
 
 
 def limits_of(
@@ -258,7 +259,7 @@ def interrupted_run(
         return sweep_id, None
     until = None if setting.kind else args.until
     cloud_name = "none" if args.aa else args.cloud
-    before = unfinished_run(pictures_of(setting, pictures), cloud_name, until)
+    before = unfinished_run(nested_subset(pictures, setting.pictures), cloud_name, until)
     rounds = before.passes // 2 if args.aa else before.passes
     if len(settings) > 1 and not until and rounds != setting.rounds:
         raise UserError(

@@ -87,11 +87,13 @@ class Run:
         else:
             for number in range(1, self._setting.rounds + 1):
                 self._round(number, self._setting.rounds)
+            if not self._args.aa:
+                self._fetch_rows()
         if not self._args.aa:
-            self._fetch_rows()
             self._ask_lambda()
 
     def _add_rounds(self, limits: "Limits", usd_a_round: float) -> None:
+        """After each, fetch the rows and see whether another is needed."""
         start, first = time.monotonic(), 1
         if self._before:  # all rounds but its last are done
             first = self._before.passes // (2 if self._args.aa else 1)

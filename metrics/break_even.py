@@ -17,7 +17,7 @@ import pandas as pd
 
 from metrics.assumptions import HOURS_A_MONTH, Assumptions
 from metrics.cost import PRICES_OF, bill_of, total_usd
-from metrics.interval import CONFIDENCE, estimate_ratio
+from metrics.interval import CONFIDENCE, over_rounds
 from metrics.stability import was_resumed
 from metrics.steadiness import Measure
 from metrics.summary import Comparison, makespans_s
@@ -81,8 +81,8 @@ def break_even_of(
     if was_resumed(comparison.record):
         return "no break-even: the run was resumed, and its makespans may hold the pause"
     on_prem, cloud = (comparison.rows[arm.name] for arm in comparison.arms)
-    usd = over_rounds(usd_by_round(cloud, invocations), comparison.looked)
-    rate = over_rounds(pictures_per_s_by_round(on_prem), comparison.looked)
+    usd = measure_of_rounds(usd_by_round(cloud, invocations), comparison.looked)
+    rate = measure_of_rounds(pictures_per_s_by_round(on_prem), comparison.looked)
     if math.isnan(usd.value):
         return comparison.break_even
     if math.isnan(rate.value):
@@ -102,12 +102,12 @@ def pictures_per_s_by_round(rows: pd.DataFrame) -> list[float]:
     return list((done / makespans_s(rows)).dropna())
 
 
-def over_rounds(values: list[float], looked: bool = False) -> Measure:
-    """The geometric mean with Student's t interval."""
+def measure_of_rounds(values: list[float], looked: bool = False) -> Measure:
+    """Of the rounds that tell."""
     known = [value for value in values if 0 < value < math.inf]
     if not known:
         return Measure(note="unknown")
-    estimate = estimate_ratio(np.log([known]), looked=looked)
+    estimate = over_rounds(known, looked)
     if len(known) == 1:
         note = "one round: no interval, 25% are allowed for drift"
         return Measure(estimate.ratio, estimate.low, estimate.high, note)

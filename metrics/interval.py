@@ -26,6 +26,7 @@ on where the interval lies.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,6 +150,14 @@ class RatioEstimate:
 
 def _exp(log: float) -> float:
     return math.exp(min(log, LARGEST_LOG))
+
+
+def over_rounds(values: Sequence[float], looked: bool = False) -> RatioEstimate | None:
+    """The geometric mean of a value for each round, and its interval; None where one is unknown."""
+    values = np.asarray(values, float)
+    if len(values) == 0 or not np.all(np.isfinite(values) & (values > 0)):
+        return None
+    return estimate_ratio(np.log(values)[None, :], looked=looked)
 
 
 def estimate_ratio(

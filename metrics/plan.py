@@ -11,7 +11,7 @@ from metrics.files import shown
 from metrics.findings import counted, printable
 from metrics.rounds import FEWEST_ROUNDS
 from metrics.script import UserError
-from metrics.sweep import SCALE, Setting, nested_subset
+from metrics.sweep import Setting, nested_subset
 from metrics.sweep import leftovers as sweep_leftovers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def expected_usage_of(
     usages = [
         expected_usage(
             [picture.size for picture in nested_subset(pictures, setting.pictures)],
-            setting.rounds if setting.kind or not args.until else FEWEST_ROUNDS,
+            setting.rounds or FEWEST_ROUNDS,
             setting.memory_mb or function.get("MemorySize", DEFAULT_MEMORY_MB),
             function.get("Architectures", ["x86_64"])[0],
         )
@@ -54,8 +54,7 @@ def expected_usd(
 
 def usd_a_round(args: argparse.Namespace, pictures: "list[Picture]", setting: Setting) -> float:
     """What one round with this setting is expected to cost."""
-    once = replace(setting, kind=SCALE, rounds=1)  # of a kind that has the rounds it says
-    return total_usd(expected_usage_of(args, pictures, [once]))
+    return total_usd(expected_usage_of(args, pictures, [replace(setting, rounds=1)]))
 
 
 def print_plan(

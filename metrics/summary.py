@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from metrics.findings import Finding, counted, names_of, printable
-from metrics.interval import RatioEstimate, estimate_ratio
+from metrics.interval import RatioEstimate, estimate_ratio, over_rounds
 from metrics.ledger import JOIN, Ledger, Manifest, take_stock
 from metrics.same_work import STATES, PixelDifferences, classify
 from metrics.script import UserError
@@ -410,7 +410,7 @@ def _whole_job(
     a, b = (np.array(summaries[name].makespans_s) for name in names)
     if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         return None  # one round tells nothing of how much makespans scatter
-    return estimate_ratio(np.log(b / a)[None, :], looked=looked)
+    return over_rounds(b / a, looked)
 
 
 def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:

@@ -119,6 +119,8 @@ def nested_subset(pictures: "list[Picture]", count: int) -> "list[Picture]":
     sequence, whose beginnings all cover their range evenly (Knuth, The Art of Computer Programming,
     vol. 3, 6.4).
     """
+    if count >= len(pictures):
+        return pictures
     left = sorted(pictures, key=lambda picture: (picture.size, picture.image_key))
     ranks, n = list(range(len(left))), len(left)
     place, chosen = random.Random(SEED).random(), []  # nosec B311 # to be repeated

@@ -14,7 +14,7 @@ from scipy import stats
 
 from metrics.cost import Bill, cost_by_part, total_usd
 from metrics.findings import counted
-from metrics.interval import CONFIDENCE, RatioEstimate, estimate_ratio
+from metrics.interval import CONFIDENCE, RatioEstimate, over_rounds
 from metrics.summary import Comparison
 from metrics.sweep import MEMORY, PARALLELISM, SCALE, Setting
 
@@ -117,17 +117,7 @@ class Sweep:
 
 
 ONE = RatioEstimate(1, 2, 0.0, 0.0, 0.0, 1.0)  # exactly: what something is to itself
-
-
 UNKNOWN = np.array([math.nan])
-
-
-def over_rounds(values, looked: bool = False) -> RatioEstimate | None:
-    """Geometric mean over rounds and its interval; None where a value is unknown."""
-    values = np.asarray(values, float)
-    if len(values) == 0 or not np.all(np.isfinite(values) & (values > 0)):
-        return None
-    return estimate_ratio(np.log(values)[None, :], looked=looked)
 
 
 def quotient(upper: RatioEstimate, lower: RatioEstimate) -> RatioEstimate:

@@ -21,7 +21,7 @@ from metrics.break_even import (
     assumption_lines,
     break_even_of,
     count_text,
-    over_rounds,
+    measure_of_rounds,
     sentence,
 )
 from metrics.break_even_chart import pictures_drawn
@@ -92,14 +92,14 @@ def test_a_dearer_machine_or_kwh_moves_the_crossing_up_and_a_dearer_cloud_down(p
 
 
 def test_rounds_are_averaged_geometrically_and_one_has_no_interval():
-    assert over_rounds([1.0, 4.0]).value == pytest.approx(2)
-    several = over_rounds([1.0, 1.1, 1.2])
+    assert measure_of_rounds([1.0, 4.0]).value == pytest.approx(2)
+    several = measure_of_rounds([1.0, 1.1, 1.2])
     assert several.low < several.value < several.high
-    one = over_rounds([3.0])
+    one = measure_of_rounds([3.0])
     assert one.value == pytest.approx(3)
     assert one.note == "one round: no interval, 25% are allowed for drift"
     assert (one.low, one.high) == (pytest.approx(3 / 1.25), pytest.approx(3 * 1.25))
-    assert math.isnan(over_rounds([math.nan, 0.0, math.inf]).value)
+    assert math.isnan(measure_of_rounds([math.nan, 0.0, math.inf]).value)
 
 
 # --- in words -----------------------------------------------------------------------------------

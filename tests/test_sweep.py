@@ -17,7 +17,7 @@ from test_rows import frame
 from metrics import sweep
 from metrics.cost import Bill, Usage
 from metrics.findings import Finding
-from metrics.interval import RatioEstimate
+from metrics.interval import RatioEstimate, over_rounds
 from metrics.ledger import parse_manifest
 from metrics.script import UserError, positive_ints
 from metrics.summary import compare
@@ -38,7 +38,6 @@ from metrics.sweep_results import (
     Point,
     crossings,
     memory_sentence,
-    over_rounds,
     quotient,
     scale_sentence,
     speed_ups,
