@@ -20,16 +20,8 @@ from typing import TYPE_CHECKING
 
 from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
-from metrics.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
-from metrics.files import (
-    CLOUD_CSV,
-    LOCAL_CSV,
-    MANIFEST_JSON,
-    RESULTS,
-    shown,
-    write_whole,
-)
-from metrics.script import (
+from metrics.analysis.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
+from metrics.common.cli import (
     UserError,
     percentage,
     positive_seconds,
@@ -37,9 +29,17 @@ from metrics.script import (
     run_script,
     script_parser,
 )
+from metrics.common.paths import (
+    CLOUD_CSV,
+    LOCAL_CSV,
+    MANIFEST_JSON,
+    RESULTS,
+    shown,
+    write_whole,
+)
 
 if TYPE_CHECKING:
-    from metrics.bundle import Evidence
+    from metrics.analysis.bundle import Evidence
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,9 +118,9 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from metrics.bundle import Choices
-    from metrics.cloud_rows import download_outputs, wait_for_rows
-    from metrics.judgement import check_files, evidence_here, judge
+    from metrics.analysis.bundle import Choices
+    from metrics.collect.cloud_rows import download_outputs, wait_for_rows
+    from metrics.report.judgement import check_files, evidence_here, judge
 
     check_files(args.bundle, args.against)
     if args.bundle_from:
@@ -146,9 +146,9 @@ def run(args: argparse.Namespace) -> int:
 def expected_rows(evidence: "Evidence") -> set[RowId]:
     """What the cloud arm should write: a row for each picture and round of the manifest, or where
     there is none, of the on-prem rows."""
-    from metrics.ledger import read_manifest
-    from metrics.rows import read_rows
-    from metrics.summary import only_run
+    from metrics.analysis.comparison import only_run
+    from metrics.analysis.ledger import read_manifest
+    from metrics.analysis.rows import read_rows
 
     chosen = evidence.choices.run_id
     if evidence.manifest:
@@ -163,7 +163,7 @@ def expected_rows(evidence: "Evidence") -> set[RowId]:
 
 def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
     """Write the run's rows in the bucket to `target`."""
-    from metrics.cloud_rows import download_rows
+    from metrics.collect.cloud_rows import download_rows
 
     rows = download_rows(s3, bucket, run_id)
     write_whole(target, (HEADER + rows_to_csv(rows)).encode())
@@ -171,8 +171,8 @@ def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
 
 def judge_bundle(args: argparse.Namespace) -> int:
     """The judgement once more from a bundle. Exits 1 when other statistics follow from it."""
-    from metrics.bundle import unpack
-    from metrics.judgement import judge
+    from metrics.analysis.bundle import unpack
+    from metrics.report.judgement import judge
 
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         try:

@@ -22,11 +22,18 @@ from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments
 from lambda_function.cloud import add_cloud_arguments
-from metrics.assumptions import Assumptions, chosen_assumptions
-from metrics.files import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
-from metrics.machine import available_cpus, new_run_id
-from metrics.run_record import recorded_command
-from metrics.script import (
+from metrics.analysis.assumptions import Assumptions, chosen_assumptions
+from metrics.analysis.run_record import recorded_command
+from metrics.analysis.sweep import (
+    LONGEST_RUN_ID,
+    Setting,
+    clean,
+    is_kept,
+    keep,
+    nested_subset,
+    settings_of,
+)
+from metrics.common.cli import (
     DONE,
     UserError,
     percentage,
@@ -38,11 +45,12 @@ from metrics.script import (
     run_script,
     script_parser,
 )
-from metrics.sweep import LONGEST_RUN_ID, Setting, clean, is_kept, keep, nested_subset, settings_of
+from metrics.common.machine import available_cpus, new_run_id
+from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
 
 if TYPE_CHECKING:
-    from metrics.resume import Unfinished
-    from metrics.until import Limits
+    from metrics.analysis.stopping import Limits
+    from metrics.run.resume import Unfinished
     from onprem_images.dataset import Picture
 
 
@@ -178,9 +186,9 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 def run(args: argparse.Namespace) -> int:
     """A run for each point of the sweeps, whose rows are kept, and then the one that is judged."""
-    from metrics.both_arms import CloudInUse, Run, has_own_cloud
-    from metrics.cloud_rows import download_outputs
-    from metrics.plan import check_cost, print_plan
+    from metrics.collect.cloud_rows import download_outputs
+    from metrics.run.dry_run import check_cost, print_plan
+    from metrics.run.round_runner import CloudInUse, Run, has_own_cloud
     from onprem_images.dataset import load_pictures
 
     pictures = load_pictures(args.images)
@@ -193,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
     if args.max_cost and args.cloud == "aws":
         check_cost(args, pictures, settings)
     if args.bundle or args.against:
-        from metrics.judgement import check_files
+        from metrics.report.judgement import check_files
 
         check_files(args.bundle, args.against)
     with CloudInUse(args) as cloud:
@@ -233,8 +241,8 @@ def limits_of(
     only what the runs before it leave of --max-cost."""
     if args.until is None or setting.kind:
         return None, 0.0
-    from metrics.plan import expected_usd, usd_a_round
-    from metrics.until import Limits
+    from metrics.analysis.stopping import Limits
+    from metrics.run.dry_run import expected_usd, usd_a_round
 
     max_usd, usd = None, 0.0
     if args.max_cost and args.cloud == "aws":
@@ -248,8 +256,8 @@ def interrupted_run(
 ) -> "tuple[str, Unfinished | None]":
     """The id of the sweep or run to go on with, and what is done of its run that was under way, if
     the cloud still has that. The interrupted run's number of rounds takes the place of --rounds."""
-    from metrics.both_arms import has_own_cloud
-    from metrics.resume import sweep_of_manifest, unfinished_run
+    from metrics.run.resume import sweep_of_manifest, unfinished_run
+    from metrics.run.round_runner import has_own_cloud
 
     settings = settings_of(args, len(pictures))
     sweep_id, setting = sweep_of_manifest(settings)
@@ -283,8 +291,8 @@ def interrupted_run(
 
 
 def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = None) -> int:
-    from metrics.bundle import Choices
-    from metrics.judgement import evidence_here, judge
+    from metrics.analysis.bundle import Choices
+    from metrics.report.judgement import evidence_here, judge
 
     choices = Choices(
         aa=args.aa,

@@ -28,10 +28,8 @@ from lambda_function.metrics_log import (
     read_object,
     rows_of_csv,
 )
-from metrics.cloud_rows import MANIFESTS_PREFIX
-from metrics.files import IMAGES, LOCAL_CSV, shown
-from metrics.machine import new_run_id
-from metrics.script import (
+from metrics.collect.cloud_rows import MANIFESTS_PREFIX
+from metrics.common.cli import (
     DONE,
     UserError,
     cloud_problem,
@@ -40,6 +38,8 @@ from metrics.script import (
     run_script,
     script_parser,
 )
+from metrics.common.machine import new_run_id
+from metrics.common.paths import IMAGES, LOCAL_CSV, shown
 from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
 
 PARALLEL_UPLOADS = 8

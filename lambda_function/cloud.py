@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from metrics.script import UserError
+from metrics.common.cli import UserError
 
 if TYPE_CHECKING:
     from botocore.config import Config

@@ -20,8 +20,7 @@ import argparse
 from functools import partial
 
 from lambda_function.cloud import Buckets, Cloud, add_cloud_arguments, cloud_of
-from lambda_function.package import THIS_PYTHON, build_zip, host_architecture, package_key
-from lambda_function.stack import (
+from lambda_function.stack.change_sets import (
     TEMPLATE,
     Site,
     code_parameters,
@@ -33,7 +32,8 @@ from lambda_function.stack import (
     present_parameters,
     template,
 )
-from metrics.script import DONE, FAILED, UserError, run_script, script_parser
+from lambda_function.stack.package import THIS_PYTHON, build_zip, host_architecture, package_key
+from metrics.common.cli import DONE, FAILED, UserError, run_script, script_parser
 
 LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc that Pillow needs
 
@@ -143,7 +143,7 @@ def package_for(parameters: dict[str, str], for_this_machine: bool) -> bytes:
 
 
 def run_deploy(args: argparse.Namespace) -> int:
-    from lambda_function.canary import fire_canary
+    from lambda_function.stack.smoke_test import fire_canary
 
     cloud = cloud_of(args)
     site = find_site(cloud)
@@ -230,7 +230,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def run_delete(args: argparse.Namespace) -> int:
-    from lambda_function.removal import (
+    from lambda_function.stack.removal import (
         check_deletable,
         check_nothing_foreign,
         contents,

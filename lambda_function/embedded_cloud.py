@@ -34,9 +34,9 @@ from lambda_function.cloud import (
     Cloud,
     stack_name,
 )
-from lambda_function.faults import KINDS, Faults, parse_faults
-from metrics.machine import available_cpus
-from metrics.script import DONE, UserError, positive_int, run_script, script_parser
+from lambda_function.emulator.faults import KINDS, Faults, parse_faults
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
 
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
 STOP_LIMIT_S = 20
@@ -174,10 +174,10 @@ def forget_aws_configuration() -> None:
 
 def start_server(args: argparse.Namespace, folder: Path):
     """moto behind a local HTTP server, and the service that runs its functions."""
-    from lambda_function.faults import UnreliableLambda, UnreliableS3
-    from lambda_function.http_server import http_server
-    from lambda_function.lambda_runtime import Host, LambdaService, runtime_client_code
-    from lambda_function.moto_gaps import MotoCloud
+    from lambda_function.emulator.faults import UnreliableLambda, UnreliableS3
+    from lambda_function.emulator.http_server import http_server
+    from lambda_function.emulator.lambda_runtime import Host, LambdaService, runtime_client_code
+    from lambda_function.emulator.moto_patches import MotoCloud
 
     moto_cloud = MotoCloud()
     moto_cloud.install()
@@ -208,7 +208,7 @@ def start_server(args: argparse.Namespace, folder: Path):
 def deploy_stack(cloud: Cloud) -> None:
     """As deploy.py does it, with this interpreter as the runtime."""
     from lambda_function.deploy import package_for, parameters_of_this_machine
-    from lambda_function.stack import deploy, find_site, parameters_for
+    from lambda_function.stack.change_sets import deploy, find_site, parameters_for
 
     parameters = parameters_for(None, parameters_of_this_machine())
     package = package_for(parameters, for_this_machine=True)

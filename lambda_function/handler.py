@@ -41,7 +41,7 @@ from lambda_function.metrics_log import (
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
 LONGEST_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
-CANARY_RUN = ".canary"  # gets an output and no row, see canary.py; no run of a user is called so
+CANARY_RUN = ".canary"  # gets an output and no row, see smoke_test.py; no user run is called so
 
 # An append takes 6 or 7 requests, and one more for each row that another environment wrote. So one
 # that is busy appends from time to time only, and leaves its rows to the next: its own, or that of

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lambda_function.image_transform import output_name
-from metrics.files import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, write_whole
-from metrics.script import UserError
+from metrics.common.cli import UserError
+from metrics.common.paths import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, write_whole
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
 LARGEST_FIRST = 10  # one picture in so many goes first by size

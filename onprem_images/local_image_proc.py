@@ -27,12 +27,12 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
-from metrics.files import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
-from metrics.machine import available_cpus, memory_mb, new_run_id
-from metrics.outputs import check_no_links, clear_outputs, record_outputs
-from metrics.script import DONE, UserError, positive_int, run_id, run_script, script_parser
-from metrics.worker_pool import results, worker_pool
+from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
+from metrics.common.machine import available_cpus, memory_mb, new_run_id
+from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
+from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
+from onprem_images.outputs import check_no_links, clear_outputs, record_outputs
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from metrics.machine import available_cpus
-from metrics.worker_pool import results, worker_pool
+from metrics.common.machine import available_cpus
+from metrics.common.worker_pool import results, worker_pool
 
 # Fixed, so that everybody's sample pictures are the same bytes and results can be compared.
 SAMPLE_SEED = 20010401

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lambda_function.cloud import Buckets, Cloud
 from lambda_function.embedded_cloud import embedded_cloud
-from metrics.files import PROJECT
+from metrics.common.paths import PROJECT
 
 NOT_CODE = (
     *(".*", "__pycache__", "*.csv", "*.json", "report.html", "charts", "cloud_outputs"),

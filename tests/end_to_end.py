@@ -25,9 +25,9 @@ from lambda_function.metrics_log import (
     read_object,
     rows_from_csv,
 )
-from metrics.cloud_rows import wait_for_rows
-from metrics.failures import failure_settler
-from metrics.script import UserError
+from metrics.collect.cloud_rows import wait_for_rows
+from metrics.collect.dead_letters import failure_settler
+from metrics.common.cli import UserError
 from onprem_images.dataset import Picture, load_pictures
 from upload_images_s3 import upload_images
 

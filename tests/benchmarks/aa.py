@@ -19,8 +19,8 @@ import io
 import json
 
 import master_pipeline
-from metrics.files import IMAGES, SUMMARY_JSON
-from metrics.script import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.paths import IMAGES, SUMMARY_JSON
 
 QUESTIONS = ("per_picture", "whole_job")  # the keys of summary.json
 

@@ -28,10 +28,10 @@ from end_to_end import problems_of_campaign
 from fault_model.campaign import Result, run_campaign
 from tqdm import tqdm
 
-from metrics.machine import available_cpus
-from metrics.script import DONE, FAILED, positive_int, run_script, script_parser
-from metrics.worker_pool import results as worker_pool_results
-from metrics.worker_pool import worker_pool
+from metrics.common.cli import DONE, FAILED, positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
+from metrics.common.worker_pool import results as worker_pool_results
+from metrics.common.worker_pool import worker_pool
 
 
 def main(argv: list[str] | None = None) -> int:

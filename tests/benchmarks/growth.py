@@ -28,9 +28,9 @@ from PIL import Image
 from processes import peak_memory_mb
 
 from lambda_function.embedded_cloud import embedded_cloud
-from metrics.machine import available_cpus
-from metrics.run_record import record_of
-from metrics.script import DONE, UserError, positive_int, run_script, script_parser
+from metrics.analysis.run_record import record_of
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
 
 STEPS = ("on-prem", "upload", "wait", "logs", "compare")
 SIZE = (64, 48)

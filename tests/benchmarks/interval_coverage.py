@@ -33,10 +33,10 @@ import numpy as np
 from scipy import signal, stats
 from tqdm import tqdm
 
-from metrics.interval import RatioEstimate, estimate_ratio
-from metrics.rounds import first_arm_leads
-from metrics.script import DONE, FAILED, percentage, positive_int, run_script, script_parser
-from metrics.until import Limits, reason_to_stop
+from metrics.analysis.interval import RatioEstimate, estimate_ratio
+from metrics.analysis.rounds import first_arm_leads
+from metrics.analysis.stopping import Limits, reason_to_stop
+from metrics.common.cli import DONE, FAILED, percentage, positive_int, run_script, script_parser
 
 TRUE_RATIO = 1.10
 PICTURE_SD = 0.5  # of the log of pictures' times

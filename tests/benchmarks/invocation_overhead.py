@@ -26,9 +26,9 @@ from processes import children
 from lambda_function.cloud import Buckets, Cloud, find_buckets, find_function, make_client
 from lambda_function.embedded_cloud import embedded_cloud
 from lambda_function.metrics_log import RowId
-from metrics.cloud_rows import default_timeout_s, wait_for_rows
-from metrics.machine import available_cpus
-from metrics.script import DONE, positive_int, run_script, script_parser
+from metrics.collect.cloud_rows import default_timeout_s, wait_for_rows
+from metrics.common.cli import DONE, positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
 from onprem_images.dataset import Picture, load_pictures
 from tests.benchmarks.many_pictures import generate
 from upload_images_s3 import upload_images

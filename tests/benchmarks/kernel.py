@@ -39,9 +39,9 @@ from PIL import Image, JpegImagePlugin
 from scipy.ndimage import gaussian_filter
 
 from lambda_function.image_transform import TARGET_SIZE
-from metrics.chart_style import DPI, LIGHT, SMALL, WIDTH_INCHES, add_foot
-from metrics.machine import available_cpus
-from metrics.script import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
+from metrics.report.chart_style import DPI, LIGHT, SMALL, WIDTH_INCHES, add_foot
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
 HERE = Path(__file__).resolve().parent

@@ -20,10 +20,10 @@ from dataclasses import replace
 from functools import partial
 
 import master_pipeline
-from metrics.files import CLOUD_CSV, LOCAL_CSV
-from metrics.machine import available_cpus
-from metrics.script import positive_int, run_script, script_parser
-from metrics.worker_pool import worker_pool
+from metrics.common.cli import positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
+from metrics.common.paths import CLOUD_CSV, LOCAL_CSV
+from metrics.common.worker_pool import worker_pool
 from onprem_images.sample_images import PICTURES, SAMPLE_SEED, render_picture
 
 WIDTH, HEIGHT = 387, 258  # 0.1 megapixel, 3:2
@@ -58,8 +58,8 @@ def generate(folder: Path, count: int) -> None:
 
 
 def check(count: int) -> None:
-    from metrics.rows import read_rows
-    from metrics.summary import compare
+    from metrics.analysis.comparison import compare
+    from metrics.analysis.rows import read_rows
 
     comparison = compare(read_rows(LOCAL_CSV, "on_prem"), read_rows(CLOUD_CSV, "cloud"))
     pairs = comparison.pairs

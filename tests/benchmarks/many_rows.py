@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 
 from lambda_function.metrics_log import COLUMNS
-from metrics.files import PROJECT
-from metrics.script import DONE, FAILED, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, FAILED, positive_int, run_script, script_parser
+from metrics.common.paths import PROJECT
 
 SCRIPT = PROJECT / "compare_cloud_onprem_metrics.py"
 LIMITS = {10_000: (10, 3.0), 1_000_000: (90, 3.0)}  # rows an arm: seconds, GB

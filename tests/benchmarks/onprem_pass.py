@@ -22,10 +22,10 @@ import time
 from conftest import copy_project
 from processes import peak_memory_mb
 
-from metrics.machine import available_cpus
-from metrics.rows import read_rows
-from metrics.script import DONE, positive_int, run_script, script_parser
-from metrics.worker_pool import worker_pool
+from metrics.analysis.rows import read_rows
+from metrics.common.cli import DONE, positive_int, run_script, script_parser
+from metrics.common.machine import available_cpus
+from metrics.common.worker_pool import worker_pool
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
 SETS = {"0.1 megapixel": (500, (387, 258)), "12 megapixels": (60, (4240, 2832))}

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 
 from conftest import copy_project
 
-from metrics.script import DONE, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, positive_int, run_script, script_parser
 from onprem_images.sample_images import generate_sample_images
 
 SCRIPTS = (

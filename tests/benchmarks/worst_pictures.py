@@ -27,8 +27,8 @@ from hostile_corpus import SEED, encoded, icon, many_scans, png, png_chunk
 from PIL import Image
 
 from lambda_function.image_transform import MOST_BYTES, MOST_PIXELS, MOST_PIXELS_OF
-from metrics.files import PROJECT
-from metrics.script import DONE, FAILED, run_script, script_parser
+from metrics.common.cli import DONE, FAILED, run_script, script_parser
+from metrics.common.paths import PROJECT
 
 FUNCTION_MB = 1769  # the template's default memory
 MOST = (12_000, MOST_PIXELS // 12_000)

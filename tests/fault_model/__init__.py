@@ -1,4 +1,4 @@
-"""The fast model: the real handler, metrics_log, wait step and failures.py on a virtual clock.
+"""The fast model: the real handler, metrics_log, wait step and dead_letters.py on a virtual clock.
 
 One seed decides a whole campaign: what is uploaded, what goes wrong, and in which order concurrent
 invocations reach S3. The same seed gives the same campaign, step by step, on every machine.

@@ -34,9 +34,9 @@ from lambda_function.metrics_log import (
     MetricsLogError,
     RowId,
 )
-from metrics import cloud_rows, failures
-from metrics.failures import HIDDEN_S, rows_of_failures
-from metrics.script import UserError
+from metrics.collect import cloud_rows, dead_letters
+from metrics.collect.dead_letters import HIDDEN_S, rows_of_failures
+from metrics.common.cli import UserError
 
 MOST_COPIES = 8  # of one event
 STEP_LIMIT = 10_000  # several times what any seed takes
@@ -311,7 +311,7 @@ class Campaign:
             (cloud_rows, "POLL_S", POLL_S),
             (cloud_rows, "tqdm", partial(tqdm, disable=True)),
             (cloud_rows, "print", say),
-            (failures, "print", say),
+            (dead_letters, "print", say),
         ]
 
     def _measure(self, data: bytes, _: str) -> Measurement:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lambda_function import handler, metrics_log
-from metrics import cloud_rows, failures
+from metrics.collect import cloud_rows, dead_letters
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ MUTATIONS = {
     ],
     "a failure's message is deleted before its row is written": [
         Edit(
-            failures.rows_of_failures,
+            dead_letters.rows_of_failures,
             "        for row in found:\n",
             """
         sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])

@@ -1,0 +1,153 @@
+"""What a judgement rests on, packed into one file and unpacked again.
+
+A bundle is a zip of the rows of both arms, the manifest, run.json, invocations.csv, what was
+measured of the pixels, the few outputs that the report shows, the choices made, and the summary and
+report that followed.
+"""
+
+import hashlib
+import json
+import lzma
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from metrics.analysis.assumptions import Assumptions, checked
+from metrics.analysis.output_equivalence import (
+    Outputs,
+    PixelDifferences,
+    pixels_from_csv,
+    pixels_to_csv,
+)
+from metrics.analysis.sweep import is_kept_file, kept_files
+from metrics.common.cli import UserError
+from metrics.common.paths import SWEEP, shown, whole_file
+
+# 1  2026-11: first version
+FORMAT = 1
+EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same run gives the same bundle
+LARGEST_MEMBER = 2**32  # bytes, unpacked: a zip that claims more was made to do harm
+OUTPUTS = "outputs/"
+NOT_A_BUNDLE = (  # what reading a file raises that is no zip, a damaged or an odd one
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
+    *(KeyError, TypeError, ValueError, AttributeError),
+)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user decided about the judgement, beside the rows."""
+
+    run_id: str | None = None
+    aa: bool = False
+    allow_partial: bool = False
+    assumptions: Assumptions = field(default_factory=Assumptions)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a judgement rests on. A file that there is none of is None."""
+
+    local_csv: Path
+    cloud_csv: Path | None
+    manifest: Path | None
+    run_json: bytes | None
+    invocations: bytes | None
+    outputs: Outputs
+    pixels: PixelDifferences = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)
+    sweep: Path | None = None  # the folder of the runs before it, see sweep.py
+
+
+def pack(
+    target: Path,
+    evidence: Evidence,
+    pixels: PixelDifferences,
+    outputs: dict[str, bytes],
+    results: list[Path],
+) -> None:
+    """Write the bundle. `outputs` are JPEGs by their hash; `results` go in under their names."""
+    members = {
+        "bundle.json": json.dumps({"format": FORMAT, **asdict(evidence.choices)}).encode(),
+        "local_metrics.csv": evidence.local_csv.read_bytes(),
+        "pixel_differences.csv": pixels_to_csv(pixels),
+    }
+    if evidence.cloud_csv:
+        members["lambda_metrics.csv"] = evidence.cloud_csv.read_bytes()
+    if evidence.manifest:
+        members["manifest.json"] = evidence.manifest.read_bytes()
+    if evidence.run_json:
+        members["run.json"] = evidence.run_json
+    if evidence.invocations:
+        members["invocations.csv"] = evidence.invocations
+    members |= {f"{OUTPUTS}{sha256}.jpg": jpeg for sha256, jpeg in outputs.items()}
+    if evidence.sweep:
+        members |= {f"{SWEEP.name}/{name}": data for name, data in kept_files(evidence.sweep)}
+    members |= {path.name: path.read_bytes() for path in results}
+    with whole_file(target) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+
+
+def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
+    """The evidence in a bundle, its files put into `folder`, and the summary.json that was packed.
+
+    Only members that pack() writes are read. Raises UserError for anything that is no bundle.
+    """
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            content = json.loads(_member(archive, "bundle.json"))
+            if content.pop("format") != FORMAT:
+                raise UserError(f"{shown(bundle)} was packed by another version of this program")
+            content["assumptions"] = checked(content.get("assumptions", {}))  # older have none
+            choices = _checked(Choices(**content))
+            names = set(archive.namelist())
+            if "lambda_metrics.csv" not in names and not choices.aa:
+                raise ValueError("no cloud rows in it")
+            paths = {}
+            for name in {"local_metrics.csv", "lambda_metrics.csv", "manifest.json"} & names:
+                paths[name] = folder / name
+                paths[name].write_bytes(_member(archive, name))
+            jpegs = [_member(archive, name) for name in names if name.startswith(OUTPUTS)]
+            outputs = {hashlib.sha256(jpeg).hexdigest(): jpeg for jpeg in jpegs}
+            for name in names:
+                if is_kept_file(name.removeprefix(f"{SWEEP.name}/")):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(_member(archive, name))
+            evidence = Evidence(
+                local_csv=paths["local_metrics.csv"],
+                cloud_csv=paths.get("lambda_metrics.csv"),
+                manifest=paths.get("manifest.json"),
+                run_json=_member(archive, "run.json") if "run.json" in names else None,
+                invocations=_member(archive, "invocations.csv")
+                if "invocations.csv" in names
+                else None,
+                outputs=lambda _source, _key, sha256: outputs.get(sha256),
+                pixels=pixels_from_csv(_member(archive, "pixel_differences.csv")),
+                choices=choices,
+                sweep=folder / SWEEP.name,
+            )
+            return evidence, _member(archive, "summary.json")
+    except FileNotFoundError:
+        raise UserError(
+            f"{shown(bundle)} does not exist; name a file that --bundle wrote"
+        ) from None
+    except NOT_A_BUNDLE as error:
+        raise UserError(f"{shown(bundle)} is no bundle that --bundle wrote ({error})") from None
+
+
+def _checked(choices: Choices) -> Choices:
+    if not (choices.run_id is None or isinstance(choices.run_id, str)):
+        raise TypeError(f"run_id is {choices.run_id!r}")
+    if not (isinstance(choices.aa, bool) and isinstance(choices.allow_partial, bool)):
+        raise TypeError(f"odd choices {choices}")
+    return choices
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > LARGEST_MEMBER:
+        raise ValueError(f"{name} is too large")
+    return archive.read(name)

@@ -1,0 +1,462 @@
+"""Joining the rows of both arms picture by picture, and judging them.
+
+Vocabulary
+    arm         A or B of a comparison: on-prem and the cloud, or two sets of on-prem passes
+    pair        one picture of one round with a row in both arms, both `ok`
+    ratio       proc_ms in B / proc_ms in A of a pair; above 1 the cloud is slower
+    busy time   sum of proc_ms: work, whatever the parallelism
+    cpu share   sum of cpu_ms / busy time; below 1 the processor was doing something else, too
+    makespan    of a round: from its first picture's begin to its last one's end, by the rows' clock
+    problem     something that voids the comparison; any makes the exit code 1
+    warning     something that a reader should know before relying on it
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from metrics.analysis.interval import RatioEstimate, estimate_ratio, over_rounds
+from metrics.analysis.ledger import JOIN, Ledger, Manifest, take_stock
+from metrics.analysis.output_equivalence import STATES, PixelDifferences, classify
+from metrics.analysis.stability import (
+    FEW_PICTURES,
+    cpu_share,
+    warnings_of_arm,
+    warnings_of_machine,
+    was_resumed,
+)
+from metrics.analysis.steadiness import Measure, steadiness
+from metrics.common.cli import UserError
+from metrics.common.findings import Finding, counted, names_of, printable
+
+if TYPE_CHECKING:
+    from metrics.analysis.break_even import BreakEven
+
+LARGEST_COLD_EFFECT = 0.02
+YEARS = (1971, 2200)  # of timestamps that can be meant
+PHASES = ("fetch_ms", "proc_ms", "store_ms")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`name` ends the arm's columns, `label` is what a reader calls it, `source` is in its rows."""
+
+    name: str
+    label: str
+    source: str
+
+
+ARMS = (Arm("on_prem", "on-prem", "on_prem"), Arm("cloud", "the cloud", "cloud"))
+ARMS_OF_AA = (
+    Arm("pass_a", "on-prem A", "on_prem"),
+    Arm("pass_b", "on-prem B", "on_prem"),
+)
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """The numbers of one arm. Times of a picture are over its `ok` rows; NaN where unknown."""
+
+    name: str
+    label: str
+    environment: str
+    rows: int
+    failed: int
+    cold_starts: int
+    workers: int
+    mean_ms: float
+    sd_ms: float
+    cv: float
+    median_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+    cold_mean_ms: float
+    busy_s: float
+    cpu_share: float
+    makespans_s: tuple[float, ...]
+    pictures_per_s: float
+
+    @property
+    def makespan_s(self) -> float:
+        """Of one round: the median over the rounds."""
+        return float(np.median(self.makespans_s)) if self.makespans_s else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both arms joined and judged.
+
+    `rows` are those that count, by arm name, with `begin_s` (seconds since 1970). `merged` has a
+    line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
+    `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
+    `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
+    where nothing can be said. `looked`: the number of rounds was decided by looking at them.
+    `steadiness` has each arm's measures by name. `break_even` is why there is none, where its cost
+    is not known.
+    """
+
+    arms: tuple[Arm, Arm]
+    summaries: dict[str, ArmSummary]
+    rows: dict[str, pd.DataFrame]
+    ledger: Ledger
+    merged: pd.DataFrame
+    pairs: pd.DataFrame
+    per_picture: RatioEstimate | None
+    per_picture_cpu: RatioEstimate | None
+    whole_job: RatioEstimate | None
+    signed_rank_p: float
+    ratio_without_cold: float
+    problems: list[Finding]
+    warnings: list[Finding]
+    is_partial: bool
+    record: dict
+    steadiness: dict[str, dict[str, Measure]]
+    looked: bool = False
+    break_even: "BreakEven | str" = (
+        "no break-even: no REPORT lines of Lambda tell what a picture costs"
+    )
+
+    @property
+    def first(self) -> ArmSummary:
+        return self.summaries[self.arms[0].name]
+
+    @property
+    def second(self) -> ArmSummary:
+        return self.summaries[self.arms[1].name]
+
+    @property
+    def ratios(self) -> pd.Series:
+        return self.pairs[f"proc_ms_{self.second.name}"] / self.pairs[f"proc_ms_{self.first.name}"]
+
+    @property
+    def same_work_counts(self) -> dict[str, int]:
+        counts = self.pairs["same_work"].value_counts()
+        return {state: int(counts.get(state, 0)) for state in (*STATES, "")}
+
+
+def compare(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    arms: tuple[Arm, Arm] = ARMS,
+    run_id: str | None = None,
+    manifest: Manifest | None = None,
+    pixels: PixelDifferences | None = None,
+    allow_partial: bool = False,
+    record: dict | None = None,
+) -> Comparison:
+    """Join the arms' rows of one run, and find what voids the comparison.
+
+    `run_id` defaults to the manifest's, or to the only one of `first`. Raises UserError when there
+    are several, or when no row is of that run.
+    """
+    names = tuple(arm.name for arm in arms)
+    run_id = run_id or (manifest.run_id if manifest else only_run(first))
+    given = dict(zip(names, (first, second), strict=True))
+    if manifest and manifest.run_id != run_id:
+        raise UserError(f"the manifest is of run {manifest.run_id!r}, and not of run {run_id!r}")
+    if not any((part["run_id"] == run_id).any() for part in given.values()):
+        runs = sorted({*first["run_id"].unique(), *second["run_id"].unique()})
+        raise UserError(f"no row of run {run_id!r}; there are {runs}")
+    ledger, rows = take_stock(given, run_id, manifest)
+    rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
+    merged = _join(rows, names)
+    ok = [merged[f"status_{arm}"] == "ok" for arm in names]
+    is_pair = ok[0] & ok[1]
+    merged["same_work"] = ""
+    merged.loc[is_pair, "same_work"] = classify(merged[is_pair], names, pixels or {})
+    pairs = merged[is_pair]
+    gaps, void = _gaps(ledger, arms)
+    problems = [
+        *void,
+        *([] if allow_partial else gaps),
+        *_odd_arms(rows, arms),
+        *_different_work(merged, pairs, names, manifest),
+    ]
+    if pairs.empty:
+        problems.append(Finding("no picture was processed in both arms"))
+    looked = manifest is not None and manifest.until is not None
+    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked)
+    if estimate is None and not pairs.empty:
+        problems.append(Finding("no picture was processed in both arms in every round"))
+    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked)
+    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
+    without_cold = _ratio_without_cold(pairs, names)
+    comparison = Comparison(
+        arms=arms,
+        summaries=summaries,
+        rows=rows,
+        ledger=ledger,
+        merged=merged,
+        pairs=pairs,
+        per_picture=estimate,
+        per_picture_cpu=cpu_estimate,
+        whole_job=None
+        if gaps or was_resumed(record or {})
+        else _whole_job(summaries, names, looked),
+        signed_rank_p=signed_rank_p,
+        ratio_without_cold=without_cold,
+        problems=problems,
+        warnings=[],
+        is_partial=bool(gaps),
+        record=record or {},
+        looked=looked,
+        steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
+    )
+    excused = gaps if allow_partial else []
+    return replace(comparison, warnings=[*excused, *_warnings(comparison)])
+
+
+def only_run(rows: pd.DataFrame) -> str:
+    runs = sorted(rows["run_id"].unique())
+    if len(runs) != 1:
+        raise UserError(f"the on-prem rows are of {len(runs)} runs {runs}; choose with --run-id")
+    return runs[0]
+
+
+def begin_s(rows: pd.DataFrame) -> pd.Series:
+    """Seconds since 1970; NaN where a timestamp is no moment of our time, as in a file from
+    elsewhere."""
+    begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
+    begin = begin.where(begin.dt.year.between(*YEARS))
+    return (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
+
+
+def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
+    first, second = (rows[name].drop(columns="begin_s") for name in names)
+    suffixes = tuple(f"_{name}" for name in names)
+    merged = first.merge(second, on=JOIN, how="outer", suffixes=suffixes, validate="one_to_one")
+    has_first, has_second = (merged[f"source_{name}"].notna() for name in names)
+    alone = np.where(has_first, names[0], names[1])
+    merged["arms"] = pd.Categorical(np.where(has_first & has_second, "both", alone))
+    return merged
+
+
+# --- what voids the comparison ------------------------------------------------------------------
+
+
+def _gaps(ledger: Ledger, arms: tuple[Arm, Arm]) -> tuple[list[Finding], list[Finding]]:
+    """Rows that are missing, which --allow-partial excuses; rows that should not be, which void."""
+    gaps, void = [], []
+    for arm in arms:
+        of_arm = ledger.counts[ledger.counts["arm"] == arm.name]
+        expected = int(of_arm["expected"].sum())
+        if len(lost := ledger.missing[arm.name]):
+            text = f"{len(lost)} of {expected} pictures have no {arm.name} row"
+            if (rounds := len(of_arm)) > 1:
+                text = f"{len(lost)} of {expected} {arm.name} rows ({rounds} rounds) are missing"
+            gaps.append(Finding(text, names_of(lost)))
+        if len(double := ledger.duplicate[arm.name]):
+            void.append(Finding(f"more than one {arm.name} row for a picture", names_of(double)))
+        if len(unknown := ledger.unknown[arm.name]):
+            void.append(
+                Finding(
+                    f"{arm.name} rows of pictures or rounds unknown to the manifest",
+                    names_of(unknown),
+                )
+            )
+    return gaps, void
+
+
+def _odd_arms(rows: dict[str, pd.DataFrame], arms: tuple[Arm, Arm]) -> list[Finding]:
+    """What voids an arm whatever the other one did."""
+    problems = []
+    for arm in arms:
+        own = rows[arm.name]
+        if others := sorted(set(own["source"].unique()) - {arm.source}):
+            named = ", ".join(map(repr, others))
+            problems.append(Finding(f"rows of source {named} among the {arm.name} rows"))
+        if len(places := sorted(own["environment"].unique())) > 1:
+            named = ", ".join(map(repr, places))
+            problems.append(Finding(f"{arm.name} rows of different environments: {named}"))
+        done = own[own["status"] == "ok"]
+        if len(done) and (done["new_size"] == done["orig_size"]).all():
+            problems.append(
+                Finding(f"no picture was changed in the {arm.name} arm: new_size equals orig_size")
+            )
+    return problems
+
+
+def _different_work(
+    merged: pd.DataFrame, pairs: pd.DataFrame, names: tuple[str, str], manifest: Manifest | None
+) -> list[Finding]:
+    """Evidence that the arms did not do the same to the same pictures."""
+    a, b = names
+    problems = []
+
+    def note(rows: pd.DataFrame, what: str) -> None:
+        if len(rows):
+            keys = names_of(rows)
+            problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}", keys))
+
+    both = merged[merged["arms"] == "both"]
+    failed = both[(both[f"status_{a}"] != "ok") | (both[f"status_{b}"] != "ok")]
+    note(failed[_outcome(failed, a) != _outcome(failed, b)], "the arms differ in success or error")
+    note(both[both[f"orig_size_{a}"] != both[f"orig_size_{b}"]], "the input differs in size")
+    if manifest is not None:
+        sizes = manifest.pictures.drop_duplicates("image_key").set_index("image_key")["size"]
+        expected = pairs["image_key"].map(sizes)
+        note(pairs[pairs[f"orig_size_{a}"] != expected], "the input is not the manifest's")
+    versions = [pairs[f"transform_{name}"].astype(object) for name in names]
+    note(pairs[versions[0] != versions[1]], "other transform versions")
+    is_different = pairs["same_work"] == "different"
+    hashes = [pairs[f"output_sha256_{name}"] for name in names]
+    has_hash = [part != "" for part in hashes]
+    other_hash = is_different & (hashes[0] != hashes[1])
+    other_size = pairs[f"new_size_{a}"] != pairs[f"new_size_{b}"]
+    note(pairs[other_hash & has_hash[0] & has_hash[1]], "the output differs")
+    note(pairs[has_hash[0] != has_hash[1]], "only one arm has the output's hash")
+    note(pairs[other_size & ~has_hash[0] & ~has_hash[1]], "the output differs in size")
+    return problems
+
+
+def _outcome(rows: pd.DataFrame, arm: str) -> pd.Series:
+    """Status and error class; the error's wording may differ between systems."""
+    error_class = rows[f"error_{arm}"].astype(object).map(lambda text: text.split(":", 1)[0])
+    return rows[f"status_{arm}"].astype(object) + error_class
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
+    """The numbers of the rows that count (with `begin_s`) in one arm."""
+    done = rows[rows["status"] == "ok"]
+    times = done["proc_ms"]
+    spans = makespans_s(rows)
+    per_round = done["round"].value_counts().reindex(spans.index, fill_value=0)
+    return ArmSummary(
+        name=arm.name,
+        label=arm.label,
+        environment=", ".join(
+            printable(place) for place in sorted(set(rows["environment"].unique()) - {""})
+        )
+        or "unknown",
+        rows=len(rows),
+        failed=len(rows) - len(done),
+        cold_starts=int(rows["cold_start"].sum()),
+        workers=_workers(rows),
+        mean_ms=times.mean(),
+        sd_ms=times.std(),
+        cv=times.std() / times.mean() if len(times) else math.nan,
+        median_ms=times.median(),
+        p90_ms=times.quantile(0.90),
+        p95_ms=times.quantile(0.95),
+        p99_ms=times.quantile(0.99),
+        min_ms=times.min(),
+        max_ms=times.max(),
+        cold_mean_ms=done.loc[done["cold_start"], "proc_ms"].mean(),
+        busy_s=times.sum() / 1000,
+        cpu_share=cpu_share(done),
+        makespans_s=tuple(spans),
+        pictures_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
+    )
+
+
+def _workers(rows: pd.DataFrame) -> int:
+    """The most that a round had; 0 when the rows do not tell."""
+    named = rows[rows["worker"] != ""]
+    return int(named.groupby("round")["worker"].nunique().max()) if len(named) else 0
+
+
+def makespans_s(rows: pd.DataFrame) -> pd.Series:
+    """By round; NaN for a round with a timestamp that cannot be read."""
+    end_s = rows["begin_s"] + rows[list(PHASES)].sum(axis=1) / 1000
+    by_round = pd.DataFrame({"round": rows["round"], "begin": rows["begin_s"], "end": end_s})
+    groups = by_round.groupby("round")
+    spans = groups["end"].max() - groups["begin"].min()
+    return spans.where(~by_round["begin"].isna().groupby(by_round["round"]).any())
+
+
+def _per_picture(
+    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool
+) -> tuple[RatioEstimate | None, float]:
+    """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
+    signed-rank test over them, which knows nothing of drift."""
+    logs = log_ratio_table(pairs, column, names)
+    if len(logs) == 0:
+        return None, math.nan
+    means = logs.mean(axis=1)
+    p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
+    return estimate_ratio(logs, looked=looked), p
+
+
+def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
+    """Log ratios by picture and round, none missing: of the rounds that keep the most of them (all,
+    as a rule), and the pictures that are pairs in each of these."""
+    a, b = (pairs[f"{column}_{name}"].to_numpy() for name in names)
+    known = (a > 0) & (b > 0)
+    picture, keys = pd.factorize(pairs["image_key"][known])
+    number, rounds = pd.factorize(pairs["round"][known], sort=True)
+    logs = np.full((len(keys), len(rounds)), math.nan)
+    logs[picture, number] = np.log(b[known] / a[known])
+    is_known = ~np.isnan(logs)
+    fullest = np.argsort(-is_known.sum(axis=0), kind="stable")
+    kept = [n * int(is_known[:, fullest[:n]].all(axis=1).sum()) for n in range(1, len(rounds) + 1)]
+    chosen = np.sort(fullest[: len(kept) - int(np.argmax(kept[::-1]))]) if kept else []
+    return logs[is_known[:, chosen].all(axis=1)][:, chosen] if kept else logs
+
+
+def _whole_job(
+    summaries: dict[str, ArmSummary], names: tuple[str, str], looked: bool
+) -> RatioEstimate | None:
+    a, b = (np.array(summaries[name].makespans_s) for name in names)
+    if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
+        return None  # one round tells nothing of how much makespans scatter
+    return over_rounds(b / a, looked)
+
+
+def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:
+    """Geometric mean over the pairs in which no arm had a cold start."""
+    is_cold = pairs[[f"cold_start_{name}" for name in names]].astype(bool).any(axis=1)
+    warm = pairs[~is_cold]
+    if warm.empty or len(warm) == len(pairs):
+        return math.nan
+    return float(stats.gmean(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"]))
+
+
+def _warnings(comparison: Comparison) -> list[Finding]:
+    found = []
+    estimate = comparison.per_picture
+    if estimate is not None and estimate.pictures < FEW_PICTURES:
+        text = f"only {counted(estimate.pictures, 'picture')}: other pictures may say otherwise"
+        found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
+    if unproved := comparison.same_work_counts[""]:
+        text = f"same work is not proved for {counted(unproved, 'pair')}: no hashes, sizes only"
+        found.append(Finding(text))
+    if estimate is not None and estimate.rounds < comparison.pairs["round"].nunique():
+        text = f"only {estimate.rounds} rounds count in the headline: the others have gaps"
+        found.append(Finding(text))
+    if estimate is not None:
+        pictures = comparison.pairs["image_key"].nunique()
+        if pictures > estimate.pictures:
+            text = (
+                f"{counted(pictures - estimate.pictures, 'picture')} without a pair in every round "
+                "are left out of the headline"
+            )
+            found.append(Finding(text))
+    for arm in comparison.arms:
+        rows = comparison.rows[arm.name]
+        found += warnings_of_arm(arm.label, rows[rows["status"] == "ok"])
+        if len(late := comparison.ledger.late[arm.name]):
+            runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
+            text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
+            found.append(Finding(text))
+        if failed := names_of(rows[rows["status"] != "ok"]):
+            found.append(Finding(f"{arm.label}: {counted(len(failed), 'picture')} failed", failed))
+    if estimate is not None and not math.isnan(comparison.ratio_without_cold):
+        warm = comparison.ratio_without_cold
+        if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):
+            text = (
+                f"cold starts count: without them the ratio is {warm:.2f}, "
+                f"with them {estimate.ratio:.2f}"
+            )
+            found.append(Finding(text, advice="more rounds make them rarer"))
+    return found + warnings_of_machine(comparison.record)

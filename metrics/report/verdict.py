@@ -1,0 +1,246 @@
+"""Saying what follows from a comparison: one sentence on each question, and the tables."""
+
+import math
+
+import pandas as pd
+
+from metrics.analysis.comparison import ArmSummary, Comparison
+from metrics.analysis.interval import CONFIDENCE, RatioEstimate
+from metrics.analysis.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE, is_throttled, was_resumed
+from metrics.common.findings import counted
+
+LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
+
+
+def verdict_per_picture(comparison: Comparison) -> str:
+    """One sentence on `proc_ms`: which arm is faster and how sure that is, or why none can tell."""
+    if comparison.problems:
+        reasons = "; ".join(problem.text for problem in comparison.problems)
+        return f"not comparable: {reasons}"
+    estimate = comparison.per_picture
+    basis = _basis(comparison, estimate)
+    if estimate.pictures < LEAST_PICTURES:
+        return (
+            f"cannot tell which is faster per picture: fewer than {LEAST_PICTURES} pictures "
+            f"(ratio {_interval(estimate)}{basis})"
+        )
+    if estimate.includes_1:
+        return f"cannot tell which is faster per picture: {_no_difference(estimate, basis)}"
+    if crowded := _crowded_arms(comparison):
+        return (
+            f"cannot tell which is faster per picture: {crowded} had the processor for less than "
+            f"{LEAST_CPU_SHARE:.0%} of the time, and processor time does not show the difference "
+            f"(ratio of processor times {_interval(comparison.per_picture_cpu)}; of wall times "
+            f"{_interval(estimate)}{basis})"
+        )
+    winner, turned = _winner(comparison, estimate)
+    return f"{winner} is {turned[0]}x faster per picture ({_ci(turned)}{basis})"
+
+
+def verdict_whole_job(comparison: Comparison) -> str:
+    """One sentence on the makespan; empty when the arms are not comparable."""
+    estimate = comparison.whole_job
+    if comparison.problems:
+        return ""
+    if estimate is None:
+        return f"cannot tell which finishes the whole job sooner: {_why_no_makespans(comparison)}"
+    spans = " against ".join(
+        f"{_seconds(arm.makespan_s)} ({_workers(arm)}{arm.label})"
+        for arm in (comparison.first, comparison.second)
+    )
+    basis = f", {counted(estimate.rounds, 'round')}, {where(comparison)}"
+    if estimate.includes_1:
+        return (
+            f"cannot tell which finishes the whole job sooner: makespan {spans}; "
+            f"{_no_difference(estimate, basis)}"
+        )
+    winner, turned = _winner(comparison, estimate)
+    return f"{winner} finishes the whole job {turned[0]}x sooner: {spans} ({_ci(turned)}{basis})"
+
+
+def _why_no_makespans(comparison: Comparison) -> str:
+    if comparison.is_partial:
+        return "rows are missing"
+    if was_resumed(comparison.record):
+        return "the run was interrupted and resumed, and a makespan may hold the pause"
+    spans = [arm.makespan_s for arm in (comparison.first, comparison.second)]
+    if any(map(math.isnan, spans)):
+        return "timestamps are unknown"
+    return (
+        f"one round, makespans {_seconds(spans[0])} ({comparison.first.label}) against "
+        f"{_seconds(spans[1])} ({comparison.second.label}), does not tell chance from difference; "
+        "use --rounds 3 or more"
+    )
+
+
+def _basis(comparison: Comparison, estimate: RatioEstimate) -> str:
+    parts = f", {counted(estimate.pictures, 'picture')} x {counted(estimate.rounds, 'round')}"
+    cold = sum(arm.cold_starts for arm in comparison.summaries.values())
+    cold_note = f", {counted(cold, 'cold start')} included" if cold else ""
+    coverage = comparison.ledger.coverage
+    partial = f", partial: {coverage:.1%} of the rows" if comparison.is_partial else ""
+    unproved = ", same work not proved" if comparison.same_work_counts[""] else ""
+    notes = f"{cold_note}{partial}{unproved}"
+    return f"{parts}{_allowance(estimate)}{notes}, {where(comparison)}"
+
+
+def _allowance(estimate: RatioEstimate) -> str:
+    if estimate.allowance == 1:
+        return ""
+    return f" widened by {estimate.allowance - 1:.0%} for drift between the passes"
+
+
+def where(comparison: Comparison) -> str:
+    """What stands for the cloud: the embedded one's times are this machine's."""
+    environment = comparison.second.environment
+    known = {"embedded": "embedded cloud, not AWS", "aws": "AWS", "local": "this machine"}
+    return known.get(environment, f"cloud environment {environment}")
+
+
+def _winner(comparison: Comparison, estimate: RatioEstimate) -> tuple[str, tuple[str, str, str]]:
+    """The faster arm, and how many times faster: estimate, low, high."""
+    winner = comparison.first if estimate.ratio > 1 else comparison.second
+    return winner.label, rounded_alike(*_at_least_1(estimate))
+
+
+def _at_least_1(estimate: RatioEstimate) -> tuple[float, float, float]:
+    """Estimate, low and high of the ratio or of its inverse, whichever is above 1."""
+    if estimate.ratio > 1:
+        return estimate.ratio, estimate.low, estimate.high
+    return 1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low
+
+
+def rounded_alike(ratio: float, low: float, high: float) -> tuple[str, str, str]:
+    """Rounded alike: finely enough to tell the ends from each other, and from 1 where it is out."""
+    gap = high - low
+    if not low <= 1 <= high:
+        gap = min(gap or 1, abs(low - 1), abs(high - 1))
+    decimals = min(max(2, math.ceil(-math.log10(min(gap, ratio) or 1))), 5)
+    return f"{ratio:.{decimals}f}", f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+
+
+def _ci(numbers: tuple[str, str, str]) -> str:
+    return f"{CONFIDENCE:.0%} CI {numbers[1]} to {numbers[2]}"
+
+
+def _interval(estimate: RatioEstimate) -> str:
+    numbers = rounded_alike(estimate.ratio, estimate.low, estimate.high)
+    return f"{numbers[0]}, {_ci(numbers)}"
+
+
+def _no_difference(estimate: RatioEstimate, basis: str) -> str:
+    more = estimate.with_rounds(max(4, 2 * estimate.rounds))
+    return (
+        f"the interval includes 1 (ratio {_interval(estimate)}{basis}); this run could have seen a "
+        f"difference of {difference(estimate.detectable_difference)} or more; "
+        f"--rounds {more.rounds} would see {difference(more.detectable_difference)}"
+    )
+
+
+def in_words(estimate: RatioEstimate, below: str, above: str, than: str) -> str:
+    """Of a ratio alone: `1.83x slower than before (95% CI ...)`, or that nobody can tell."""
+    basis = f", {counted(estimate.pictures, 'picture')}{_allowance(estimate)}"
+    if estimate.includes_1:
+        return (
+            f"cannot tell whether it is {below} or {above} {than} (ratio "
+            f"{_interval(estimate)}{basis})"
+        )
+    turned = rounded_alike(*_at_least_1(estimate))
+    side = above if estimate.ratio > 1 else below
+    return f"{turned[0]}x {side} {than} ({_ci(turned)}{basis})"
+
+
+def difference(part: float) -> str:
+    """`6%`; `2.5x` for more than twice."""
+    if part >= 1:
+        return f"{1 + part:.3g}x"
+    return f"{part:.0%}" if part >= 0.0095 else f"{part:.1%}"
+
+
+def _workers(arm: ArmSummary) -> str:
+    return f"{counted(arm.workers, 'worker')}, " if arm.workers else ""
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:,.0f} s"
+
+
+def _crowded_arms(comparison: Comparison) -> str:
+    """Labels of the arms on this machine whose processor was shared, when the difference is in
+    wall time only: then the sharing made it, and not the arm. Empty otherwise. A small function is
+    held to its share by its memory: that is the arm."""
+    crowded = [
+        arm.label
+        for arm in comparison.summaries.values()
+        if arm.environment in ON_THIS_MACHINE and arm.cpu_share < LEAST_CPU_SHARE
+        if not is_throttled(comparison.rows[arm.name])
+    ]
+    cpu = comparison.per_picture_cpu
+    if not crowded or cpu is None:
+        return ""
+    same_side = (cpu.ratio > 1) == (comparison.per_picture.ratio > 1)
+    return "" if same_side and not cpu.includes_1 else " and ".join(crowded)
+
+
+def table(comparison: Comparison) -> str:
+    """The summary of both arms as aligned text."""
+    arms = comparison.summaries.values()
+    columns = {
+        "arm": [arm.name for arm in arms],
+        "runs on": [arm.environment for arm in arms],
+        "n": [arm.rows for arm in arms],
+        "failed": [arm.failed for arm in arms],
+        "cold": [arm.cold_starts for arm in arms],
+        "mean ms": [f"{arm.mean_ms:.1f}" for arm in arms],
+        "median ms": [f"{arm.median_ms:.1f}" for arm in arms],
+        "p95 ms": [f"{arm.p95_ms:.1f}" for arm in arms],
+        "busy s": [f"{arm.busy_s:.2f}" for arm in arms],
+        "cpu share": [f"{arm.cpu_share:.0%}" for arm in arms],
+        "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
+        "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
+    }
+    return pd.DataFrame(columns).replace(["nan", "nan%"], "-").to_string(index=False)
+
+
+def ratio_line(comparison: Comparison) -> str:
+    """The ratios of the pairs in one line; empty when there is none, or it says nothing."""
+    ratios, estimate = comparison.ratios, comparison.per_picture
+    if estimate is None or comparison.problems:  # such a number would only be quoted
+        return ""
+    # Of one round the p-value is about the allowance: beside the interval it would only puzzle.
+    sure = f", paired test {p_text(estimate.p_value)}" if estimate.allowance == 1 else ""
+    mean = f"{_interval(estimate)}{sure}"
+    if estimate.pictures < LEAST_PICTURES:
+        mean = f"{estimate.ratio:.2f} (too few pictures for an interval)"
+    names = f"{comparison.second.name}/{comparison.first.name}"
+    return (
+        f"{names} time per picture: geometric mean {mean}; "
+        f"ratios from {ratios.min():.3f} to {ratios.max():.3f}, median {ratios.median():.3f}"
+    )
+
+
+def p_text(p: float) -> str:
+    """As statisticians write it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def ledger_line(comparison: Comparison) -> str:
+    """Coverage in one line."""
+    ledger = comparison.ledger
+    counts = ledger.counts.drop(columns=["arm", "round", "expected"]).sum().to_dict()
+    counts["late"] = sum(map(len, ledger.late.values()))
+    counts["unknown"] = sum(map(len, ledger.unknown.values()))
+    said = [f"{count:,} {name}" for name, count in counts.items() if count]
+    rows = f"{ledger.accounted:,} of {ledger.expected:,} rows"
+    source = "" if ledger.from_manifest else " (no manifest: what either arm has is expected)"
+    return f"coverage {ledger.coverage:.1%}: {', '.join([rows, *said])}{source}"
+
+
+def same_work_line(comparison: Comparison) -> str:
+    """How many outputs are identical, equivalent, different or unproved, in one line."""
+    counts = comparison.same_work_counts
+    unproved = counts.pop("")
+    said = [f"{count:,} {state}" for state, count in counts.items()]
+    if unproved:
+        said.append(f"{unproved:,} without hashes, compared by size only")
+    return f"same work: of {counted(len(comparison.pairs), 'pair')}, {', '.join(said)}"

@@ -1,0 +1,74 @@
+"""What an interrupted run left behind, so that it can go on where it ended."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from metrics.analysis.ledger import Manifest, read_manifest
+from metrics.analysis.rows import read_rows
+from metrics.analysis.run_record import record_of
+from metrics.analysis.sweep import Setting
+from metrics.common.cli import UserError
+from metrics.common.paths import LOCAL_CSV, MANIFEST_JSON, RUN_JSON, shown
+
+if TYPE_CHECKING:
+    from onprem_images.dataset import Picture
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that is not done. `passes` is how often each arm takes all pictures, `record` what
+    run.json says of it so far, `done_on_prem` the numbers of the passes that have all their rows.
+    """
+
+    run_id: str
+    passes: int
+    record: dict
+    done_on_prem: frozenset[int]
+
+
+def sweep_of_manifest(settings: list[Setting]) -> tuple[str, Setting]:
+    """The id of the sweep or run that was interrupted here, and with which setting its last run was
+    done. Raises UserError when there is none."""
+    run_id = _manifest().run_id
+    for setting in settings:
+        if setting.kind and run_id.endswith(f".{setting.name}"):
+            return run_id.removesuffix(f".{setting.name}"), setting
+    return run_id, settings[-1]
+
+
+def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = None) -> Unfinished:
+    """The run that was interrupted here. Raises UserError when it is done, or when it was about
+    other pictures, another cloud, or rounds that are added `until` another width."""
+    manifest = _manifest()
+    run_id = manifest.run_id
+    record = record_of(RUN_JSON.read_bytes() if RUN_JSON.exists() else None, run_id)
+    if record.get("exit_code") is not None:
+        raise UserError(f"nothing to resume: run {run_id!r} is done; start a new run")
+    if (then := record.get("cloud", cloud)) != cloud:
+        raise UserError(f"run {run_id!r} was begun with cloud {then!r}, and not with {cloud!r}")
+    if manifest.until != until:
+        then = f"--until {manifest.until:.3%}" if manifest.until else "no --until"
+        raise UserError(f"run {run_id!r} was begun with {then}; go on with the same")
+    listed = set(zip(manifest.pictures["image_key"], manifest.pictures["sha256"], strict=True))
+    changed = {key for key, _ in listed ^ {(p.image_key, p.sha256) for p in pictures}}
+    if changed:
+        raise UserError(
+            f"the pictures are not those of run {run_id!r}: {len(changed)} differ, such as "
+            f"{min(changed)!r}; restore them, repeat the flags of that run (--images, --scale), or "
+            "start a new one"
+        )
+    return Unfinished(run_id, manifest.rounds, record, _done_on_prem(run_id, len(pictures)))
+
+
+def _manifest() -> Manifest:
+    if not MANIFEST_JSON.exists():
+        raise UserError(f"nothing to resume: {shown(MANIFEST_JSON)} is not there; start a new run")
+    return read_manifest(MANIFEST_JSON)
+
+
+def _done_on_prem(run_id: str, pictures: int) -> frozenset[int]:
+    if not LOCAL_CSV.exists():
+        return frozenset()
+    rows = read_rows(LOCAL_CSV, "on_prem")
+    counts = rows.loc[rows["run_id"] == run_id, "round"].value_counts()
+    return frozenset(int(number) for number in counts.index[counts == pictures])

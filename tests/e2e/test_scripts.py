@@ -1,0 +1,408 @@
+"""What makes the scripts alike, how files are written, and what run.json says."""
+
+import argparse
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+import boto3
+import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+
+from metrics.analysis import run_record
+from metrics.common import cli, machine, paths
+from metrics.common.cli import UserError, run_script
+from metrics.common.paths import write_whole
+
+# --- exit codes and error lines -----------------------------------------------------------------
+
+
+def ended_by(error: BaseException) -> int:
+    def body(_: argparse.Namespace) -> int:
+        raise error
+
+    return run_script(body, argparse.Namespace())
+
+
+def test_a_script_that_ends_well_has_its_own_exit_code_and_gets_its_arguments():
+    assert run_script(lambda args: args.code, argparse.Namespace(code=0)) == 0
+    assert run_script(lambda args: args.code, argparse.Namespace(code=1)) == 1
+
+
+def test_an_interrupted_script_exits_130(capsys):
+    assert ended_by(KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_sigterm_ends_a_script_like_ctrl_c():
+    program = (
+        "import os, signal, sys; from metrics.common.cli import run_script\n"
+        "def body(args):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    signal.pause()\n"
+        "sys.exit(run_script(body, None))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=paths.PROJECT, capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+
+
+def test_a_user_error_is_one_line_and_exit_code_1(capsys):
+    assert ended_by(UserError("no 'x'; do y")) == 1
+    assert capsys.readouterr() == ("", "error: no 'x'; do y\n")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    assert run_script(lambda _: len(path.read_bytes()), argparse.Namespace()) == 1
+    assert capsys.readouterr() == ("", f"error: {path}: No such file or directory\n")
+
+
+def test_a_file_that_cannot_be_replaced_is_named_itself_and_not_its_temporary(tmp_path, capsys):
+    def body(_: argparse.Namespace) -> int:
+        write_whole(tmp_path, b"a folder is in the way")
+        return 0
+
+    assert run_script(body, argparse.Namespace()) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
+
+
+def test_an_os_error_without_a_file_is_its_reason_alone(capsys):
+    assert ended_by(ConnectionRefusedError(111, "Connection refused")) == 1
+    assert ended_by(TimeoutError("timed out")) == 1
+    assert capsys.readouterr().err == "error: Connection refused\nerror: timed out\n"
+
+
+CLOUD_ERRORS = {
+    "no AWS credentials found; run `aws configure`, or use --profile": NoCredentialsError(),
+    "no AWS region is set; use --region or AWS_REGION": NoRegionError(),
+    'Could not connect to the endpoint URL: "http://127.0.0.1:9/"; is it running? '
+    "(an embedded cloud ends with Ctrl-C)": EndpointConnectionError(
+        endpoint_url="http://127.0.0.1:9/"
+    ),
+    "Failed to upload a to b: it broke": S3UploadFailedError("Failed to upload a to b:\n it broke"),
+}
+
+
+@pytest.mark.parametrize("line", CLOUD_ERRORS)
+def test_an_error_of_boto3_is_one_line(line, capsys):
+    assert ended_by(CLOUD_ERRORS[line]) == 1
+    assert capsys.readouterr() == ("", f"error: {line}\n")
+
+
+def test_an_error_that_s3_answers_names_call_bucket_or_key_and_code(s3, capsys):
+    calls = [
+        lambda _: s3.get_object(Bucket="nowhere", Key="a"),
+        lambda _: s3.get_object(Bucket="input-bucket", Key="my picture.jpg"),
+        lambda _: s3.head_bucket(Bucket="nowhere"),
+    ]
+    assert [run_script(call, argparse.Namespace()) for call in calls] == [1, 1, 1]
+    bucket, key, head = capsys.readouterr().err.splitlines()
+    assert bucket.startswith("error: GetObject nowhere: NoSuchBucket: ")
+    assert key.startswith("error: GetObject my picture.jpg: NoSuchKey: ")
+    assert head.startswith("error: HeadBucket: 404: Not Found; check --stack")
+
+
+NEXT_STEPS = {
+    "ExpiredToken": "sign in again",
+    "InvalidClientTokenId": "sign in again",
+    "SignatureDoesNotMatch": "sign in again",
+    "AccessDenied": "see the policy in the README",
+    "PermanentRedirect": "name it with --region",
+    "NoSuchBucket": "check --stack",
+}
+
+
+@pytest.mark.parametrize("code", NEXT_STEPS)
+def test_an_error_of_aws_that_a_user_meets_says_what_to_do_next(s3, code, capsys):
+    error = s3.exceptions.ClientError({"Error": {"Code": code, "Message": "no"}}, "GetObject")
+    assert ended_by(error) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: GetObject: {code}: no; ")
+    assert NEXT_STEPS[code] in line
+
+
+def test_a_message_of_aws_of_several_lines_becomes_one(s3, capsys):
+    error = s3.exceptions.ClientError(
+        {"Error": {"Code": "ValidationError", "Message": "Stack:\n  a :b\n"}}, "CreateStack"
+    )
+    assert ended_by(error) == 1
+    assert capsys.readouterr().err == "error: CreateStack: ValidationError: Stack: a :b\n"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        ended_by(ZeroDivisionError())
+
+
+# --- types of flags -----------------------------------------------------------------------------
+
+FLAG_TYPES = {
+    cli.positive_int: (
+        {"1": 1, "32": 32},
+        ["0", "-1", "1.5", "", "two", "1e3", "²", " 1"],
+    ),
+    cli.positive_seconds: (
+        {"0.5": 0.5, "60": 60.0, "1e3": 1000.0},
+        ["0", "-1", "nan", "inf", "1e999", "", "soon"],
+    ),
+    cli.positive_usd: (
+        {"0.01": 0.01, "5": 5.0},
+        ["0", "-1", "nan", "inf", "", "cheap"],
+    ),
+    cli.run_id: (
+        {"a": "a", "20261123T225434Z-08a354": "20261123T225434Z-08a354", "A.b_c-9": "A.b_c-9"},
+        ["", ".hidden", "-flag", "a/b", "a b", "a\n", "é", "../x", "x" * 65],
+    ),
+}
+
+
+@pytest.mark.parametrize("flag_type", FLAG_TYPES, ids=lambda flag_type: flag_type.__name__)
+def test_a_flag_takes_good_values_and_refuses_bad_ones_with_exit_code_2(flag_type, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flag", type=flag_type)
+    good, bad = FLAG_TYPES[flag_type]
+    for text, value in good.items():
+        assert parser.parse_args([f"--flag={text}"]).flag == value
+    for text in bad:
+        with pytest.raises(SystemExit) as caught:
+            parser.parse_args([f"--flag={text}"])
+        assert caught.value.code == 2
+        assert f"argument --flag: {text!r} is no" in capsys.readouterr().err
+
+
+def test_help_is_the_docstring_as_written_and_shows_defaults_that_are_values():
+    parser = cli.script_parser("Do it.\n\n    python it.py\n")
+    parser.add_argument("--port", type=int, default=0, help="the port")
+    parser.add_argument("--name", default=None, help="default: a new one")
+    parser.add_argument("--dry-run", action="store_true", help="print only")
+    text = parser.format_help()
+    assert "Do it.\n\n    python it.py\n" in text
+    assert "the port (default: 0)\n" in text
+    assert "default: a new one\n" in text
+    assert "print only\n" in text
+
+
+# --- every script, as a user asks it for help ---------------------------------------------------
+
+CLOUD_HELP = [
+    *("(default: embedded)", "(default: image-pipeline)", "(env AWS_ENDPOINT_URL)"),
+    *("(env AWS_REGION)", "(env AWS_PROFILE)", "(env INPUT_BUCKET)", "(env OUTPUT_BUCKET)"),
+]
+CPUS = f"(default: {machine.available_cpus()})"
+HELP = {
+    "master_pipeline.py": [
+        *(
+            CPUS,
+            "images_to_upload)",
+            "default: a new one",
+            "default: 200 (on AWS 500), and one a picture",
+        ),
+        *CLOUD_HELP,
+    ],
+    "upload_images_s3.py": ["images_to_upload)", "(default: 8)", "or a new one", *CLOUD_HELP],
+    "compare_cloud_onprem_metrics.py": [
+        *("local_metrics.csv)", "lambda_metrics.csv)", "default: the only one", *CLOUD_HELP),
+    ],
+    "onprem_images/local_image_proc.py": [CPUS, "images_to_upload)", "default: a new one"],
+    "lambda_function/embedded_cloud.py": [
+        *(CPUS, "(default: 0)", "(default: image-pipeline)", "default: awslambdaric)"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", HELP)
+def test_help_of_a_script_shows_its_defaults_and_works_from_anywhere(run_script_in, tmp_path, name):
+    done = run_script_in(name, "--help", cwd=tmp_path, COLUMNS="200")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    assert [default for default in HELP[name] if default not in text] == []
+    assert "default: None" not in text
+    assert f"python {name}" in text  # a command to try
+    assert list(tmp_path.iterdir()) == [tmp_path / "project"]
+
+
+@pytest.mark.parametrize("name", HELP)
+def test_an_unknown_flag_exits_2_and_is_named(run_script_in, name):
+    done = run_script_in(name, "--colour")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --colour" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole_and_its_folder_made(tmp_path):
+    path = tmp_path / "new" / "folder" / "rows.csv"
+    write_whole(path, b"old, and longer")
+    with path.open("rb") as reader:
+        write_whole(path, b"new")
+        assert reader.read() == b"old, and longer"  # who reads meanwhile has all of the old
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(tmp_path):
+    path = tmp_path / "rows.csv"
+    write_whole(path, b"old")
+    with pytest.raises(TypeError):
+        write_whole(path, "not bytes")
+    assert path.read_bytes() == b"old"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(folder, b"new")
+    assert sorted(tmp_path.iterdir()) == [folder, path]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_follow_the_umask_which_stays_as_it_was(tmp_path, umask):
+    path = tmp_path / "rows.csv"
+    before = os.umask(umask)
+    try:
+        write_whole(path, b"")
+    finally:
+        after = os.umask(before)
+    assert after == umask
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_path_is_shown_as_a_user_types_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert paths.shown(tmp_path / "a" / "b.csv") == "a/b.csv"
+    assert paths.shown(tmp_path.parent / "b.csv") == str(tmp_path.parent / "b.csv")
+    assert paths.shown(Path("a/b.csv")) == "a/b.csv"
+
+
+# --- machine ------------------------------------------------------------------------------------
+
+
+def python_in(folder: Path, program: str) -> str:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+def test_only_processors_that_this_process_may_use_count():
+    program = (
+        "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
+        "from metrics.common.machine import available_cpus; print(available_cpus())"
+    )
+    assert python_in(paths.PROJECT, program) == "1"
+    assert machine.available_cpus() == len(os.sched_getaffinity(0))
+
+
+def test_run_ids_differ_are_valid_and_begin_with_their_time():
+    ids = [machine.new_run_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert [cli.run_id(text) for text in ids] == ids
+    for text in ids:
+        datetime.strptime(text.partition("-")[0], "%Y%m%dT%H%M%S%z")
+
+
+def test_memory_is_what_the_system_says():
+    total_kb = int(re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())[1])
+    assert machine.memory_mb() == total_kb // 1024
+
+
+def test_the_description_is_json_with_the_versions_in_use():
+    described = json.loads(json.dumps(machine.describe()))
+    assert described["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert described["packages"]["boto3"] == boto3.__version__
+    assert described["packages"]["Pillow"] == metadata.version("Pillow")
+    assert described["cpu"]
+    assert described["cpus"] == machine.available_cpus()
+
+
+def test_the_commit_is_that_of_the_checkout_says_dirty_and_is_none_outside_git(checkout):
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@t.example")
+        command = ["git", *identity, *arguments]
+        return subprocess.run(
+            command, cwd=checkout, check=True, capture_output=True, text=True
+        ).stdout
+
+    program = "from metrics.common.machine import describe; print(describe()['git_commit'])"
+    assert python_in(checkout, program) == "None"
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("tag", "-a", "v1", "-m", "a release is still named by its commit")
+    commit = git("rev-parse", "HEAD").strip()
+    assert python_in(checkout, program) == commit
+    (checkout / "master_pipeline.py").write_text("changed")
+    assert python_in(checkout, program) == f"{commit}-dirty"
+
+
+# --- run.json -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_json(tmp_path, monkeypatch) -> Path:
+    path = tmp_path / "run.json"
+    monkeypatch.setattr(run_record, "RUN_JSON", path)
+    return path
+
+
+def new_record() -> run_record.RunRecord:
+    data_set = {"pictures": 2, "bytes": 15, "fingerprint": "f"}
+    return run_record.RunRecord("run-1", "master_pipeline.py --x", "aws", data_set)
+
+
+def test_a_record_is_there_from_the_start_and_goes_on_when_the_run_is_resumed(run_json):
+    with new_record().step("clean"):
+        run_json.unlink()
+    first = json.loads(run_json.read_text())
+    assert (first["resumed_at"], first["exit_code"]) == ([], None)
+    again = run_record.RunRecord("run-1", "master_pipeline.py --resume", "aws", {}, first)
+    assert again.begun.isoformat(timespec="milliseconds") == first["steps"][0]["start"]
+    resumed = json.loads(run_json.read_text())
+    assert resumed["steps"] == first["steps"]
+    assert len(resumed["resumed_at"]) == 1
+    assert run_record.is_record(resumed)
+
+
+def test_the_record_says_what_ran_on_what_and_when(run_json, capsys):
+    record = new_record()
+    for name in ("clean", "on-prem"):
+        with record.step(name):
+            pass
+    content = json.loads(run_json.read_text())
+    assert (content["run_id"], content["cloud"]) == ("run-1", "aws")
+    assert content["command_line"] == "master_pipeline.py --x"
+    assert (content["data_set"]["pictures"], content["data_set"]["bytes"]) == (2, 15)
+    assert content["exit_code"] is None
+    record.conclude(1)
+    assert json.loads(run_json.read_text())["exit_code"] == 1
+    assert content["environment"]["cpus"] == machine.available_cpus()
+    assert [(s["step"], s["status"]) for s in content["steps"]] == [
+        ("clean", "done"),
+        ("on-prem", "done"),
+    ]
+    for step in content["steps"]:
+        assert datetime.fromisoformat(step["start"]) <= datetime.fromisoformat(step["end"])
+    assert re.fullmatch(r"clean: \d+\.\d s\non-prem: \d+\.\d s\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(UserError("x"), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_a_step_that_fails_is_on_record_before_the_error_goes_on(run_json, error, status):
+    record = new_record()
+    with record.step("clean"):
+        pass
+    with pytest.raises(type(error)), record.step("wait"):
+        raise error
+    steps = json.loads(run_json.read_text())["steps"]
+    assert [(s["step"], s["status"]) for s in steps] == [("clean", "done"), ("wait", status)]
+    assert steps[1]["end"]
