@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import hypothesis
 import pytest
 from moto import mock_aws
 from PIL import Image
@@ -22,6 +23,30 @@ NOT_CODE = (
     *("output_local", "images_to_upload"),
 )
 RUN_LIMIT_S = 120
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no error
+hypothesis.settings.load_profile("no deadline")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="also the slow tests: campaigns, sweeps, other emulators, the page in a browser",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow ones out, unless --all is given or one is named by itself."""
+    if config.getoption("--all") or any("::" in arg for arg in config.args):
+        return
+
+    def is_slow(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is not None or "browser" in item.fixturenames
+
+    slow = list(filter(is_slow, items))
+    items[:] = [item for item in items if not is_slow(item)]
+    config.hook.pytest_deselected(items=slow)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,8 @@ from lambda_function.cloud import Cloud, find_stack, make_client
 from lambda_function.stack.change_sets import find_site
 from lambda_function.stack.removal import leftovers
 
+pytestmark = pytest.mark.slow
+
 MINISTACK = "ministack==1.5.33"
 INSTALL_LIMIT_S = 300
 CREDENTIALS = {

@@ -11,6 +11,8 @@ from processes import LIMIT_S, read_until, started
 from lambda_function.cloud import find_function, make_client
 from lambda_function.stack.function_settings import settings_now
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pictures(checkout) -> Path:

@@ -72,6 +72,7 @@ def test_a_seed_alone_stands_for_all_kinds():
     assert str(parse_faults("7")) == str(parse_faults("7:" + ",".join(KINDS)))
 
 
+@pytest.mark.slow
 def test_no_row_is_lost_torn_changed_or_doubled_whatever_goes_wrong():
     with ThreadPoolExecutor(len(SEEDS)) as pool:
         problems = dict(zip(SEEDS, pool.map(problems_of_campaign, SEEDS), strict=True))

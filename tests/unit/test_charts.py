@@ -140,7 +140,12 @@ CASES: dict[str, Callable[[Path], Comparison]] = {
 }
 
 every_chart = pytest.mark.parametrize("name", CHART_NAMES)
-every_case = pytest.mark.parametrize("case", CASES)
+# Long text, many marks: what can be read there can be read in the others, as a rule.
+WORST = ("2 x 60", "names like formulas")
+every_case = pytest.mark.parametrize(
+    "case",
+    [case if case in WORST else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 both_themes = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 
 
@@ -231,7 +236,7 @@ def test_nor_does_it_on_a_dark_background(drawn, case, name):
 
 
 @every_chart
-@every_case
+@pytest.mark.parametrize("case", [*WORST, "five columns", "none matches"])
 def test_axes_name_their_unit_and_start_at_0_but_those_around_a_middle(drawn, case, name):
     for axes in drawn(case, name).axes:
         for label, (low, high) in (
@@ -288,7 +293,7 @@ def test_what_must_not_be_relied_on_is_marked_and_nothing_else(drawn, name):
 
 
 @every_chart
-@every_case
+@pytest.mark.parametrize("case", [*WORST, "hours", "unknown timestamps", "all failed"])
 def test_numbers_are_written_out_and_none_is_nan(drawn, case, name):
     assert not re.search(r"\b(nan|inf)\b|\d\.?e[+-]?\d|10\^", said(drawn(case, name)))
 

@@ -636,23 +636,47 @@ every_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """A headless Chromium; without one the tests are skipped, but in CI they fail."""
+def start_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    """Starts a headless Chromium; without one the tests are skipped, but in CI they fail."""
     from selenium import webdriver
 
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     if absent := [name for name, path in programs.items() if path is None]:
         reason = f"{' and '.join(absent)} not found: the page was not tried in a browser"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    service = webdriver.ChromeService(executable_path=programs["chromedriver"])
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    drivers = []
+
+    def start() -> webdriver.Chrome:
+        options = webdriver.ChromeOptions()
+        options.binary_location = programs["chromium"]
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+            options.add_argument(flag)
+        service = webdriver.ChromeService(executable_path=programs["chromedriver"])
+        drivers.append(webdriver.Chrome(options=options, service=service))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def running() -> list:
+    """The browser that the tests of this file share."""
+    return []
+
+
+@pytest.fixture
+def browser(start_browser: Callable, running: list):
+    """One that answers: a tab that crashed is the failure of one test, and not of all after it."""
+    from selenium.common import WebDriverException
+
+    try:
+        running[-1].execute_script("return 1")
+    except (IndexError, WebDriverException):
+        running.append(start_browser())
+    return running[-1]
 
 
 @pytest.fixture(scope="module")
