@@ -12,6 +12,7 @@ Vocabulary
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,13 @@ from metrics.analysis.stability import (
 from metrics.analysis.steadiness import Measure, steadiness
 from metrics.common.cli import UserError
 from metrics.common.findings import Finding, counted, names_of, printable
+from metrics.reasons import (
+    MOST_REASONS,
+    Failure,
+    failure_findings,
+    failures_by_reason,
+    without_varying,
+)
 
 if TYPE_CHECKING:
     from metrics.analysis.break_even import BreakEven
@@ -82,6 +90,7 @@ class ArmSummary:
     cpu_share: float
     makespans_s: tuple[float, ...]
     pictures_per_s: float
+    failures: tuple[Failure, ...] = ()
 
     @property
     def makespan_s(self) -> float:
@@ -180,14 +189,16 @@ def compare(
         *_odd_arms(rows, arms),
         *_different_work(merged, pairs, names, manifest),
     ]
+    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
     if pairs.empty:
-        problems.append(Finding("no picture was processed in both arms"))
+        # Where both arms failed alike, nothing else that voids the comparison says why.
+        why = _why_none_was_done(summaries)
+        problems.append(Finding(f"no picture was processed in both arms{why}"))
     looked = manifest is not None and manifest.until is not None
     estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked)
     if estimate is None and not pairs.empty:
         problems.append(Finding("no picture was processed in both arms in every round"))
     cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked)
-    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
     without_cold = _ratio_without_cold(pairs, names)
     comparison = Comparison(
         arms=arms,
@@ -291,14 +302,16 @@ def _different_work(
     a, b = names
     problems = []
 
-    def note(rows: pd.DataFrame, what: str) -> None:
+    def note(rows: pd.DataFrame, what: str, why: str = "") -> None:
         if len(rows):
             keys = names_of(rows)
-            problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}", keys))
+            problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}{why}", keys))
 
     both = merged[merged["arms"] == "both"]
     failed = both[(both[f"status_{a}"] != "ok") | (both[f"status_{b}"] != "ok")]
-    note(failed[_outcome(failed, a) != _outcome(failed, b)], "the arms differ in success or error")
+    unlike = failed[_outcome(failed, a) != _outcome(failed, b)]
+    for why, part in _by_outcomes(unlike, names):
+        note(part, "the arms differ in success or error", f" ({why})")
     note(both[both[f"orig_size_{a}"] != both[f"orig_size_{b}"]], "the input differs in size")
     if manifest is not None:
         sizes = manifest.pictures.drop_duplicates("image_key").set_index("image_key")["size"]
@@ -315,6 +328,35 @@ def _different_work(
     note(pairs[has_hash[0] != has_hash[1]], "only one arm has the output's hash")
     note(pairs[other_size & ~has_hash[0] & ~has_hash[1]], "the output differs in size")
     return problems
+
+
+def _by_outcomes(rows: pd.DataFrame, names: tuple[str, str]) -> list[tuple[str, pd.DataFrame]]:
+    """What became of the pictures in each arm, and the rows of which that is true."""
+    alike = [rows[f"error_{name}"].astype(object).map(without_varying) for name in names]
+    alike += [rows[f"status_{name}"].astype(object) for name in names]
+    parts = sorted((part for _, part in rows.groupby(alike)), key=len, reverse=True)
+    found = []
+    for part in parts[:MOST_REASONS]:
+        said = (f"{name}: {_what_became(part, name)}" for name in names)
+        found.append(("; ".join(said), part))
+    if others := parts[MOST_REASONS:]:
+        found.append((f"{len(others)} other pairs of outcomes", pd.concat(others)))
+    return found
+
+
+def _what_became(rows: pd.DataFrame, arm: str) -> str:
+    """The outcome that `rows` have in common."""
+    if (rows[f"status_{arm}"] == "ok").all():
+        return "ok"
+    return failures_by_reason(_errors(rows, arm))[0].reason
+
+
+def _why_none_was_done(summaries: dict[str, ArmSummary]) -> str:
+    """The commonest reason of each arm; empty where one of them did any picture."""
+    if not all(arm.failed == arm.rows > 0 for arm in summaries.values()):
+        return ""
+    said = (f"{name}: {arm.failures[0].reason}" for name, arm in summaries.items())
+    return f" ({'; '.join(said)})"
 
 
 def _outcome(rows: pd.DataFrame, arm: str) -> pd.Series:
@@ -357,7 +399,13 @@ def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
         cpu_share=cpu_share(done),
         makespans_s=tuple(spans),
         pictures_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
+        failures=tuple(failures_by_reason(_errors(rows[rows["status"] != "ok"]))),
     )
+
+
+def _errors(failed: pd.DataFrame, arm: str = "") -> Iterator[tuple[str, str]]:
+    """Image keys and errors; of merged rows, those of an arm."""
+    return zip(failed["image_key"], failed[f"error_{arm}" if arm else "error"], strict=True)
 
 
 def _workers(rows: pd.DataFrame) -> int:
@@ -449,8 +497,7 @@ def _warnings(comparison: Comparison) -> list[Finding]:
             runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
             text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
             found.append(Finding(text))
-        if failed := names_of(rows[rows["status"] != "ok"]):
-            found.append(Finding(f"{arm.label}: {counted(len(failed), 'picture')} failed", failed))
+        found += failure_findings(arm.label, comparison.summaries[arm.name].failures)
     if estimate is not None and not math.isnan(comparison.ratio_without_cold):
         warm = comparison.ratio_without_cold
         if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):

@@ -363,6 +363,7 @@ def _environment() -> jinja2.Environment:
         "digits": digits,
         "jpeg": lambda data: data_uri("image/jpeg", data),
         "named": lambda rows: Finding("", names_of(rows)).named(),
+        "named_keys": lambda keys: Finding("", keys).named(),
         "percent": percent,
         "png": lambda data: data_uri("image/png", data),
         "probability": probability,
