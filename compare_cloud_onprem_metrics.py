@@ -145,7 +145,10 @@ def run(args: argparse.Namespace) -> int:
         cloud = cloud_of(args)
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
         bucket, expected = buckets.output, expected_rows(evidence)
-        ask = partial(ask_failure_queue, cloud, s3, buckets)
+
+        def ask(missing: set[RowId]) -> None:
+            ask_failure_queue(cloud, s3, buckets, missing)
+
         if args.timeout:
             wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial, ask)
         else:

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metrics.analysis.interval import RatioEstimate, estimate_ratio, over_rounds
-from metrics.analysis.ledger import JOIN, Ledger, Manifest, take_stock
+from metrics.analysis.interval import RatioEstimate, estimate_ratio, mean_of_copies, over_rounds
+from metrics.analysis.ledger import JOIN, Ledger, Manifest, contents_of, take_stock
 from metrics.analysis.output_equivalence import STATES, PixelDifferences, classify
 from metrics.analysis.stability import (
     FEW_PICTURES,
@@ -32,7 +32,7 @@ from metrics.analysis.stability import (
 )
 from metrics.analysis.steadiness import Measure, steadiness
 from metrics.common.cli import UserError
-from metrics.common.findings import Finding, counted, names_of, printable
+from metrics.common.findings import Finding, counted, counted_pictures, names_of, printable
 from metrics.reasons import (
     MOST_REASONS,
     Failure,
@@ -107,8 +107,9 @@ class Comparison:
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
     where nothing can be said. `looked`: the number of rounds was decided by looking at them.
-    `steadiness` has each arm's measures by name. `break_even` is why there is none, where its cost
-    is not known.
+    `steadiness` has each arm's measures by name. `contents`, by image key, are equal for copies of
+    one picture: where pictures are samples, they count once. `break_even` is why there is none,
+    where its cost is not known.
     """
 
     arms: tuple[Arm, Arm]
@@ -127,6 +128,7 @@ class Comparison:
     is_partial: bool
     record: dict
     steadiness: dict[str, dict[str, Measure]]
+    contents: pd.Series
     looked: bool = False
     break_even: "BreakEven | str" = (
         "no break-even: no REPORT lines of Lambda tell what a picture costs"
@@ -143,6 +145,10 @@ class Comparison:
     @property
     def ratios(self) -> pd.Series:
         return self.pairs[f"proc_ms_{self.second.name}"] / self.pairs[f"proc_ms_{self.first.name}"]
+
+    @property
+    def different_pictures(self) -> int:
+        return self.contents.nunique()
 
     @property
     def same_work_counts(self) -> dict[str, int]:
@@ -176,6 +182,7 @@ def compare(
         raise UserError(f"no row of run {run_id!r}; there are {runs}")
     ledger, rows = take_stock(given, run_id, manifest)
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
+    contents = contents_of(rows, manifest)
     merged = _join(rows, names)
     ok = [merged[f"status_{arm}"] == "ok" for arm in names]
     is_pair = ok[0] & ok[1]
@@ -195,11 +202,11 @@ def compare(
         why = _why_none_was_done(summaries)
         problems.append(Finding(f"no picture was processed in both arms{why}"))
     looked = manifest is not None and manifest.until is not None
-    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked)
+    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked, contents)
     if estimate is None and not pairs.empty:
         problems.append(Finding("no picture was processed in both arms in every round"))
-    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked)
-    without_cold = _ratio_without_cold(pairs, names)
+    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked, contents)
+    without_cold = _ratio_without_cold(pairs, names, contents)
     comparison = Comparison(
         arms=arms,
         summaries=summaries,
@@ -219,7 +226,8 @@ def compare(
         is_partial=bool(gaps),
         record=record or {},
         looked=looked,
-        steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
+        steadiness={arm.name: steadiness(rows[arm.name], arm.source, contents) for arm in arms},
+        contents=contents,
     )
     excused = gaps if allow_partial else []
     return replace(comparison, warnings=[*excused, *_warnings(comparison)])
@@ -424,21 +432,23 @@ def makespans_s(rows: pd.DataFrame) -> pd.Series:
 
 
 def _per_picture(
-    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool
+    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool, contents: pd.Series
 ) -> tuple[RatioEstimate | None, float]:
     """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
     signed-rank test over them, which knows nothing of drift."""
-    logs = log_ratio_table(pairs, column, names)
+    logs, keys = log_ratio_table(pairs, column, names)
     if len(logs) == 0:
         return None, math.nan
-    means = logs.mean(axis=1)
+    means = mean_of_copies(logs, contents[keys]).mean(axis=1)
     p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
-    return estimate_ratio(logs, looked=looked), p
+    return estimate_ratio(logs, looked=looked, contents=contents[keys]), p
 
 
-def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
-    """Log ratios by picture and round, none missing: of the rounds that keep the most of them (all,
-    as a rule), and the pictures that are pairs in each of these."""
+def log_ratio_table(
+    pairs: pd.DataFrame, column: str, names: tuple[str, str]
+) -> tuple[np.ndarray, pd.Index]:
+    """Log ratios by picture and round, none missing, and the pictures' keys: of the rounds that
+    keep the most of them (all, as a rule), and the pictures that are pairs in each of these."""
     a, b = (pairs[f"{column}_{name}"].to_numpy() for name in names)
     known = (a > 0) & (b > 0)
     picture, keys = pd.factorize(pairs["image_key"][known])
@@ -449,7 +459,8 @@ def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) ->
     fullest = np.argsort(-is_known.sum(axis=0), kind="stable")
     kept = [n * int(is_known[:, fullest[:n]].all(axis=1).sum()) for n in range(1, len(rounds) + 1)]
     chosen = np.sort(fullest[: len(kept) - int(np.argmax(kept[::-1]))]) if kept else []
-    return logs[is_known[:, chosen].all(axis=1)][:, chosen] if kept else logs
+    has_all = is_known[:, chosen].all(axis=1) if kept else np.zeros(len(keys), bool)
+    return logs[has_all][:, chosen], keys[has_all]
 
 
 def _whole_job(
@@ -461,20 +472,27 @@ def _whole_job(
     return over_rounds(b / a, looked)
 
 
-def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:
-    """Geometric mean over the pairs in which no arm had a cold start."""
+def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str], contents: pd.Series) -> float:
+    """Geometric mean over the pairs in which no arm had a cold start, copies of a picture in a
+    round as one."""
     is_cold = pairs[[f"cold_start_{name}" for name in names]].astype(bool).any(axis=1)
     warm = pairs[~is_cold]
     if warm.empty or len(warm) == len(pairs):
         return math.nan
-    return float(stats.gmean(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"]))
+    logs = np.log(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"])
+    by_content = logs.groupby([warm["image_key"].map(contents), warm["round"]])
+    return math.exp(by_content.mean().mean())
 
 
 def _warnings(comparison: Comparison) -> list[Finding]:
     found = []
-    estimate = comparison.per_picture
+    estimate, different = comparison.per_picture, comparison.different_pictures
+    if different < (files := len(comparison.contents)):
+        text = f"only {counted(different, 'different picture')} among {files:,}"
+        found.append(Finding(text, advice="copies of a picture count as one"))
     if estimate is not None and estimate.pictures < FEW_PICTURES:
-        text = f"only {counted(estimate.pictures, 'picture')}: other pictures may say otherwise"
+        pictures = counted_pictures(estimate.pictures, estimate.copies)
+        text = f"only {pictures}: other pictures may say otherwise"
         found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
     if unproved := comparison.same_work_counts[""]:
         text = f"same work is not proved for {counted(unproved, 'pair')}: no hashes, sizes only"
@@ -483,10 +501,10 @@ def _warnings(comparison: Comparison) -> list[Finding]:
         text = f"only {estimate.rounds} rounds count in the headline: the others have gaps"
         found.append(Finding(text))
     if estimate is not None:
-        pictures = comparison.pairs["image_key"].nunique()
-        if pictures > estimate.pictures:
+        left_out = comparison.pairs["image_key"].nunique() - estimate.pictures - estimate.copies
+        if left_out:
             text = (
-                f"{counted(pictures - estimate.pictures, 'picture')} without a pair in every round "
+                f"{counted(left_out, 'picture')} without a pair in every round "
                 "are left out of the headline"
             )
             found.append(Finding(text))

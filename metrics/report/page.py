@@ -193,6 +193,7 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "comparison": comparison,
         "arms": (comparison.first, comparison.second),
         "n": estimate.pictures if estimate else 0,
+        "copies": estimate.copies if estimate else 0,
         "rounds": makespans(comparison),
         "is_aa": comparison.arms[0].source == comparison.arms[1].source,
         "begun": begin_of_run(comparison),

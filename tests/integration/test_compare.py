@@ -312,7 +312,7 @@ def test_fetched_rows_replace_the_file_only_when_there_are_some(s3, buckets, tmp
 
 
 def manifest_file(folder: Path, keys: tuple[str, ...] = KEYS, **fields: object) -> str:
-    pictures = [{"image_key": key, "size": 1000, "sha256": "00"} for key in keys]
+    pictures = [{"image_key": key, "size": 1000, "sha256": key} for key in keys]
     content = {"run_id": "run", "rounds": 1, "pictures": pictures, **fields}
     path = folder / "manifest.json"
     path.write_text(json.dumps(content))

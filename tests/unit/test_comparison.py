@@ -64,7 +64,7 @@ def both_arms(*keys: str, rounds: int = 1) -> tuple[list[MetricRow], list[Metric
 
 
 def manifest_of(keys: str, rounds: int = 1, size: int = 1000) -> Manifest:
-    pictures = [MANIFEST_LINE(key, size, "ab") for key in keys]
+    pictures = [MANIFEST_LINE(key, size, f"of {key}") for key in keys]
     return parse_manifest(manifest_bytes("run", rounds, pictures))
 
 
@@ -203,7 +203,10 @@ OTHER_WORK = {
     ),
     "input size": ({"orig_size": 7}, "the input differs in size for 1 picture: 'b'"),
     "transform": ({"transform": "v2"}, "other transform versions for 1 picture: 'b'"),
-    "failure": (FAILED, "the arms differ in success or error for 1 picture: 'b'"),
+    "failure": (
+        FAILED | {"error": "OSError: broken"},
+        "the arms differ in success or error for 1 picture ({}): 'b'",
+    ),
 }
 
 
@@ -213,13 +216,14 @@ OTHER_WORK = {
 def test_other_work_on_a_picture_is_a_problem_that_names_it(fields, reason, arm, allow_partial):
     rows = both_arms("a", "b", "c", rounds=2)
     rows[arm][2] = dataclasses.replace(rows[arm][2], image_key="b", **fields)
-    assert problems(compared(*rows, allow_partial=allow_partial)) == [reason]
+    outcomes = ("on_prem: OSError: broken; cloud: ok", "on_prem: ok; cloud: OSError: broken")[arm]
+    assert problems(compared(*rows, allow_partial=allow_partial)) == [reason.format(outcomes)]
 
 
 def test_outputs_that_differ_by_rounding_are_equivalent_and_no_problem():
     cloud = [row("a"), row("b", output_sha256="cd" * 32), row("c")]
     on_prem = [on_prem_row(key) for key in "abc"]
-    both = ("ab" * 32, "cd" * 32)
+    both = (on_prem[1].output_sha256, "cd" * 32)
     rounding, other = PixelDifference(50.0, 2), PixelDifference(40.0, 2)
     comparison = compared(on_prem, cloud, pixels={both: rounding})
     assert problems(comparison) == []
@@ -236,12 +240,65 @@ def test_failing_alike_is_no_problem_though_the_wording_differs_but_another_clas
     alike = errors("OSError: broken", "OSError: truncated: 7 bytes")
     assert problems(alike) == []
     assert warnings(alike) == [
-        "on-prem: 1 picture failed: 'b'",
-        "the cloud: 1 picture failed: 'b'",
+        "on-prem: 1 picture failed (OSError: broken): 'b'",
+        "the cloud: 1 picture failed (OSError: truncated: 7 bytes): 'b'",
     ]
     assert problems(errors("OSError: broken", "MemoryError: broken")) == [
-        "the arms differ in success or error for 1 picture: 'b'"
+        "the arms differ in success or error for 1 picture "
+        "(on_prem: OSError: broken; cloud: MemoryError: broken): 'b'"
     ]
+
+
+MAP_FAILED = (
+    "LambdaFailure: RetriesExhausted after 3 tries: Runtime.ImportModuleError: Unable to import "
+    "module 'lambda_function.handler': /tmp/{}/task/PIL/_imaging.so: failed to map segment from "
+    "shared object"
+)
+
+
+def test_arms_that_differ_say_the_reason_of_each_once_for_all_pictures_that_have_it():
+    on_prem, cloud = both_arms("a", "b", "c", "d")
+    failed = [
+        dataclasses.replace(r, **FAILED, error=MAP_FAILED.format(f"w-{r.image_key}-{n}"))
+        for n, r in enumerate(cloud[:3])
+    ]
+    comparison = compared(on_prem, failed + cloud[3:])
+    (problem,) = problems(comparison)
+    assert problem.startswith(
+        "the arms differ in success or error for 3 pictures "
+        "(on_prem: ok; cloud: LambdaFailure: RetriesExhausted after 3 tries: Runtime.ImportModule"
+    )
+    assert problem.endswith("failed to map segment from shared object (and alike)): 'b', 'c', 'd'")
+    assert "failed to map segment" in verdict_per_picture(comparison)
+
+
+def test_every_pair_of_outcomes_has_its_own_line_the_commonest_first():
+    on_prem, cloud = both_arms(*"abcde")
+    by_key = {"a": "OSError: x", "b": "MemoryError: y", "c": "MemoryError: y"}
+    cloud = [
+        dataclasses.replace(r, **FAILED, error=by_key[r.image_key]) if r.image_key in by_key else r
+        for r in cloud
+    ]
+    differ = "the arms differ in success or error for"
+    assert problems(compared(on_prem, cloud)) == [
+        f"{differ} 2 pictures (on_prem: ok; cloud: MemoryError: y): 'b', 'c'",
+        f"{differ} 1 picture (on_prem: ok; cloud: OSError: x): 'a'",
+    ]
+
+
+def test_of_very_many_pairs_of_outcomes_the_rest_is_counted_and_named_together():
+    keys = [f"{n}.jpg" for n in range(12)]
+    on_prem, cloud = both_arms(*keys, "good.jpg")
+    cloud = [
+        dataclasses.replace(r, **FAILED, error="x" * (int(r.image_key[:-4]) + 1))
+        if r.image_key in keys
+        else r
+        for r in cloud
+    ]
+    found = compared(on_prem, cloud).problems
+    assert sum(len(one.names) for one in found) == len(keys)
+    (rest,) = [one for one in found if "other pairs of outcomes" in one.text]
+    assert "for 4 pictures (4 other pairs of outcomes)" in rest.text
 
 
 @pytest.mark.parametrize("arm", ["on_prem", "cloud"])
@@ -281,8 +338,11 @@ def test_arms_without_a_common_picture_are_not_comparable():
 
 
 def test_arms_in_which_every_picture_failed_are_not_comparable():
-    comparison = compared([on_prem_row(**FAILED)], [row(**FAILED)])
-    assert problems(comparison) == ["no picture was processed in both arms"]
+    error = FAILED | {"error": "OSError: broken"}
+    comparison = compared([on_prem_row(**error)], [row(**error)])
+    assert problems(comparison) == [
+        "no picture was processed in both arms (on_prem: OSError: broken; cloud: OSError: broken)"
+    ]
     assert comparison.ledger.coverage == 1
     assert math.isnan(comparison.first.mean_ms)
 
@@ -291,8 +351,11 @@ def test_arms_in_which_every_picture_failed_are_not_comparable():
 def test_an_arm_in_which_every_picture_failed_is_not_comparable(arm):
     rows = list(both_arms("a", "b"))
     rows[arm] = [dataclasses.replace(r, **FAILED) for r in rows[arm]]
+    outcomes = ["on_prem: ok", "cloud: ok"]
+    outcomes[arm] = outcomes[arm].replace("ok", "no reason in its row")
+    why = "; ".join(outcomes)
     assert problems(compared(*rows)) == [
-        f"the arms differ in success or error for 2 pictures: {named('ab')}",
+        f"the arms differ in success or error for 2 pictures ({why}): {named('ab')}",
         "no picture was processed in both arms",
     ]
 

@@ -112,7 +112,7 @@ def frames(folder: Path, *arms: list) -> list[pd.DataFrame]:
 
 
 def manifest_of(keys: list[str], rounds: int, run_id: str = "run") -> Manifest:
-    pictures = pd.DataFrame({"image_key": keys, "size": 1000, "sha256": "x"})
+    pictures = pd.DataFrame({"image_key": keys, "size": 1000, "sha256": keys})
     return Manifest(run_id, rounds, pictures)
 
 
