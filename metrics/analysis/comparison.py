@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from metrics.analysis.break_even import BreakEven
 
 LARGEST_COLD_EFFECT = 0.02
+SECONDS = r":\d\d:\d\d|T\d{6}"  # of a time in ISO 8601
 YEARS = (1971, 2200)  # of timestamps that can be meant
 PHASES = ("fetch_ms", "proc_ms", "store_ms")
 
@@ -242,10 +243,15 @@ def only_run(rows: pd.DataFrame) -> str:
 
 def begin_s(rows: pd.DataFrame) -> pd.Series:
     """Seconds since 1970; NaN where a timestamp is no moment of our time, as in a file from
-    elsewhere."""
+    elsewhere, or has no seconds, as a spreadsheet may write it: a makespan of it would be wrong by
+    up to a minute."""
     begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
     begin = begin.where(begin.dt.year.between(*YEARS))
-    return (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
+    begin_s = (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
+    on_the_minute = begin_s[begin_s % 60 == 0].index
+    with_seconds = rows.loc[on_the_minute, "timestamp"].str.contains(SECONDS)
+    begin_s[on_the_minute[~with_seconds.astype(bool)]] = math.nan
+    return begin_s
 
 
 def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
@@ -511,6 +517,13 @@ def _warnings(comparison: Comparison) -> list[Finding]:
     for arm in comparison.arms:
         rows = comparison.rows[arm.name]
         found += warnings_of_arm(arm.label, rows[rows["status"] == "ok"])
+        if len(odd := rows.loc[rows["begin_s"].isna(), "timestamp"]):
+            text = (
+                f"{arm.label}: {counted(len(odd), 'timestamp')} such as {odd.iloc[0]!r} "
+                f"{'are' if len(odd) > 1 else 'is'} no ISO 8601 time with seconds, so nothing is "
+                "said of the whole job"
+            )
+            found.append(Finding(text, advice="a spreadsheet may have changed the file"))
         if len(late := comparison.ledger.late[arm.name]):
             runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
             text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"

@@ -351,7 +351,8 @@ def write_results(
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
         merged = defused(with_invocations(comparison.merged, invocations))
-        merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
+        # With a byte-order mark: without one, Excel takes UTF-8 for the system's own encoding.
+        merged.to_csv(file, mode="wb", encoding="utf-8-sig", index=False, lineterminator="\r\n")
     pngs = {f"{CHARTS_FOLDER}/{chart.name}.png": drawn[chart.name, "alone"] for chart in all_charts}
     for name, png in pngs.items():
         write_whole(folder / name, png)

@@ -385,6 +385,102 @@ def test_a_stray_row_of_a_round_does_not_throw_away_the_other_rounds():
     assert any("only 2 rounds count" in str(one) for one in comparison.warnings)
 
 
+# --- copies of a picture ------------------------------------------------------------------------
+
+
+def timed_pair(key: str, ratio: float, **facts: object) -> tuple[MetricRow, MetricRow]:
+    on_prem = on_prem_row(key, proc_ms=10.0, cpu_ms=10.0, **facts)
+    return on_prem, row(key, proc_ms=10.0 * ratio, cpu_ms=10.0 * ratio, **facts)
+
+
+def manifest_with(contents: dict[str, str]) -> Manifest:
+    lines = [MANIFEST_LINE(key, 1000, content) for key, content in contents.items()]
+    return parse_manifest(manifest_bytes("run", 1, lines))
+
+
+def compared_with_copies(ratios: dict[str, float], contents: dict[str, str] | None, **facts):
+    arms = zip(*(timed_pair(key, ratio, **facts) for key, ratio in ratios.items()), strict=True)
+    manifest = manifest_with(contents) if contents else None
+    return compared(*map(list, arms), manifest=manifest)
+
+
+def said_of_few(comparison: Comparison) -> list[str]:
+    return [str(one) for one in comparison.warnings if "only" in one.text]
+
+
+def test_forty_copies_of_one_picture_are_one_sample():
+    keys = [f"{n}.jpg" for n in range(40)]
+    comparison = compared_with_copies(dict.fromkeys(keys, 2.0), dict.fromkeys(keys, "one"))
+    assert (comparison.per_picture.pictures, comparison.per_picture.copies) == (1, 39)
+    assert said_of_few(comparison) == [
+        "only 1 different picture among 40; copies of a picture count as one",
+        "only 1 different picture (40 with copies): other pictures may say otherwise; "
+        "use 20 or more",
+    ]
+    assert verdict_per_picture(comparison).startswith(
+        "cannot tell which is faster per picture: fewer than 3 different pictures"
+    )
+    assert "1 different picture (40 with copies) x 1 round" in verdict_per_picture(comparison)
+    assert "too few pictures" in ratio_line(comparison)
+
+
+def test_copies_of_one_among_other_pictures_are_averaged_and_counted_once():
+    ratios = {"a": 2.0, "b": 8.0, "c": 1.0, "d": 2.0, "e": 4.0}
+    contents = {"a": "x", "b": "x", "c": "c", "d": "d", "e": "e"}
+    estimate = compared_with_copies(ratios, contents).per_picture
+    alone = compared_with_copies({"a": 4.0, "c": 1.0, "d": 2.0, "e": 4.0}, None).per_picture
+    assert (estimate.pictures, estimate.copies) == (4, 1)
+    assert estimate.ratio == pytest.approx(alone.ratio)
+    assert (estimate.low, estimate.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_without_copies_nothing_is_said_of_them_and_nothing_changes():
+    ratios = {f"{n}.jpg": 1 + n / 10 for n in range(20)}
+    comparison = compared_with_copies(ratios, {key: f"of {key}" for key in ratios})
+    assert said_of_few(comparison) == []
+    assert ", 20 pictures x 1 round" in verdict_per_picture(comparison)
+    logs = np.log([list(ratios.values())]).T
+    assert comparison.per_picture.log_half_width == estimate_ratio(logs).log_half_width
+
+
+def test_pictures_that_could_not_be_read_when_listed_are_no_copies_of_each_other():
+    ratios = dict.fromkeys("abcd", 2.0)
+    assert compared_with_copies(ratios, dict.fromkeys("abcd", "")).per_picture.pictures == 4
+
+
+def test_without_a_manifest_equal_outputs_of_inputs_of_one_size_are_copies():
+    ratios = dict.fromkeys("abcd", 2.0)
+    comparison = compared_with_copies(ratios, None, output_sha256="ab" * 32)
+    assert (comparison.per_picture.pictures, comparison.different_pictures) == (1, 1)
+    arms = [
+        timed_pair(key, 2.0, output_sha256="ab" * 32, orig_size=n) for n, key in enumerate("ab")
+    ]
+    assert compared(*map(list, zip(*arms, strict=True))).per_picture.pictures == 2
+    nothing = compared_with_copies(ratios, None, output_sha256="")
+    assert nothing.per_picture.pictures == 4
+
+
+def test_failures_of_copies_are_one_failure_in_the_interval():
+    keys = [f"{n}.jpg" for n in range(40)]
+    rows = [on_prem_row(k, **FAILED) for k in keys], [row(k, **FAILED) for k in keys]
+    copies = compared(*rows, manifest=manifest_with(dict.fromkeys(keys, "one")))
+    one = compared([rows[0][0]], [rows[1][0]])
+    measure = "failures_per_1000"
+    assert copies.steadiness["cloud"][measure] == one.steadiness["cloud"][measure]
+    assert copies.first.failed == 40
+
+
+def test_copies_do_not_make_cold_starts_matter():
+    """The warm pairs weigh as the headline does: a picture once, however many copies it has."""
+    pairs = [timed_pair(f"{n}", 8.0) for n in range(30)] + [timed_pair("z", 2.0)]
+    on_prem, cloud = map(list, zip(*pairs, strict=True))
+    cloud[0] = dataclasses.replace(cloud[0], cold_start=True)
+    contents = {str(n): "one" for n in range(30)} | {"z": "z"}
+    comparison = compared(on_prem, cloud, manifest=manifest_with(contents))
+    assert comparison.ratio_without_cold == pytest.approx(4.0)
+    assert not any("cold starts count" in one.text for one in comparison.warnings)
+
+
 # --- the reference run --------------------------------------------------------------------------
 
 
@@ -632,6 +728,28 @@ def test_an_unreadable_timestamp_makes_the_makespan_unknown_and_nothing_fails(ti
     assert problems(comparison) == []
     assert comparison.whole_job is None
     assert "nan" not in table(comparison)
+
+
+def test_timestamps_without_seconds_leave_the_makespan_unknown_and_are_named():
+    """As a spreadsheet writes them; a makespan would be wrong by up to a minute."""
+    for timestamp in ("2025-11-24 10:00", "2025-11-24T10:00+00:00", "24.11.2025 10:00", "00:01.1"):
+        on_prem = [on_prem_row(key, timestamp=timestamp) for key in "ab"]
+        comparison = compared(on_prem, [row("a"), row("b")])
+        assert math.isnan(comparison.first.makespan_s)
+        assert comparison.second.makespan_s > 0
+        assert (
+            f"on-prem: 2 timestamps such as {timestamp!r} are no ISO 8601 time with seconds, so "
+            "nothing is said of the whole job; a spreadsheet may have changed the file"
+        ) in warnings(comparison)
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["2026-01-02T03:04:00+00:00", "2026-01-02 03:04:00", "20260102T030400Z"]
+)
+def test_a_timestamp_on_the_full_minute_is_as_good_as_any(timestamp):
+    comparison = compared([on_prem_row("a", timestamp=timestamp)], [row("a")])
+    assert comparison.first.makespan_s > 0
+    assert not any("timestamp" in one for one in warnings(comparison))
 
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01", "1500-01-01T00:00:00Z", "9999-12-31T23:59Z"])
