@@ -18,11 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
+from lambda_function.cloud import (
+    Buckets,
+    Cloud,
+    add_cloud_arguments,
+    cloud_of,
+    find_buckets,
+    find_function,
+    make_client,
+)
 from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
 from metrics.analysis.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
 from metrics.common.cli import (
     UserError,
+    cloud_problem,
     percentage,
     positive_seconds,
     run_id,
@@ -134,13 +143,33 @@ def run(args: argparse.Namespace) -> int:
     fetch_outputs = None
     if not (args.no_download or args.aa):
         cloud = cloud_of(args)
-        s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
-        expected = expected_rows(evidence)
+        s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
+        bucket, expected = buckets.output, expected_rows(evidence)
+
+        def ask(missing: set[RowId]) -> None:
+            ask_failure_queue(cloud, s3, buckets, missing)
+
         if args.timeout:
-            wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial)
+            wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial, ask)
+        else:
+            ask(expected)
         fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
         fetch_outputs = partial(download_outputs, s3, bucket)
     return judge(evidence, args.output, args.bundle, args.against, fetch_outputs, plan=args.plan)
+
+
+def ask_failure_queue(cloud: Cloud, s3, buckets: Buckets, missing: set[RowId]) -> None:
+    """Make rows of what the function failed on for good; a picture that has its row keeps it. A
+    permission that is missing for this costs the reasons, and no answer."""
+    from metrics.collect.dead_letters import failure_settler
+
+    try:
+        if settle := failure_settler(cloud, find_function(cloud), s3, buckets):
+            settle(missing)
+    except Exception as error:
+        if (line := cloud_problem(error)) is None:
+            raise
+        print(f"going on without asking the failure queue: {line}", file=sys.stderr)
 
 
 def expected_rows(evidence: "Evidence") -> set[RowId]:

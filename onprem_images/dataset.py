@@ -167,6 +167,11 @@ def describe_data_set(pictures: list[Picture]) -> dict[str, object]:
     return {"pictures": len(pictures), "bytes": size, "fingerprint": fingerprint(pictures)}
 
 
+def different_pictures(pictures: list[Picture]) -> int:
+    """How many there are without copies."""
+    return len({picture.sha256 or picture.image_key for picture in pictures})
+
+
 def fingerprint(pictures: list[Picture]) -> str:
     """One hash of all keys and contents: equal for equal data sets, in any order of listing."""
     lines = sorted(f"{picture.sha256} {picture.image_key}\n" for picture in pictures)

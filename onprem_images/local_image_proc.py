@@ -27,11 +27,19 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
+from metrics.analysis.reasons import failure_findings, failures_by_reason
 from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
+from metrics.common.findings import counted
 from metrics.common.machine import available_cpus, memory_mb, new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.worker_pool import results, worker_pool
-from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
+from onprem_images.dataset import (
+    Picture,
+    different_pictures,
+    load_pictures,
+    order_of_pass,
+    write_manifest,
+)
 from onprem_images.outputs import check_no_links, clear_outputs, record_outputs
 
 
@@ -62,8 +70,12 @@ def run(args: argparse.Namespace) -> int:
     for number in range(1, args.rounds + 1):
         rows += process_on_prem(pictures, run_id, args.workers, number)
     failed = [row for row in rows if row.status == "error"]
-    for row in failed:
-        print(f"{row.image_key!r}: {row.error}", file=sys.stderr)
+    reasons = failures_by_reason((row.image_key, row.error) for row in failed)
+    for finding in failure_findings("on-prem", reasons):
+        print(finding, file=sys.stderr)
+    if (different := different_pictures(pictures)) < len(pictures):
+        text = f"only {counted(different, 'different picture')} among {len(pictures):,}"
+        print(text, file=sys.stderr)
     passes = "" if args.rounds == 1 else f" x {args.rounds} rounds"
     print(f"on-prem: {len(pictures)} pictures{passes}, {len(failed)} failed, run {run_id}")
     print(shown(LOCAL_CSV))

@@ -1,5 +1,7 @@
 """Rows for tests."""
 
+import hashlib
+
 from lambda_function.metrics_log import MetricRow
 
 
@@ -23,7 +25,7 @@ def row(image_key: str = "a.jpg", **fields: object) -> MetricRow:
         "worker": "w1",
         "memory_mb": 1769,
         "environment": "embedded",
-        "output_sha256": "ab" * 32,
+        "output_sha256": hashlib.sha256(image_key.encode(errors="surrogatepass")).hexdigest(),
         "transform": "v1",
     }
     return MetricRow(**(defaults | fields))

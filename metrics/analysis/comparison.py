@@ -12,6 +12,7 @@ Vocabulary
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metrics.analysis.interval import RatioEstimate, estimate_ratio, over_rounds
-from metrics.analysis.ledger import JOIN, Ledger, Manifest, take_stock
+from metrics.analysis.interval import RatioEstimate, estimate_ratio, mean_of_copies, over_rounds
+from metrics.analysis.ledger import JOIN, Ledger, Manifest, contents_of, take_stock
 from metrics.analysis.output_equivalence import STATES, PixelDifferences, classify
+from metrics.analysis.reasons import (
+    MOST_REASONS,
+    Failure,
+    failure_findings,
+    failures_by_reason,
+    without_varying,
+)
 from metrics.analysis.stability import (
     FEW_PICTURES,
     cpu_share,
@@ -31,12 +39,13 @@ from metrics.analysis.stability import (
 )
 from metrics.analysis.steadiness import Measure, steadiness
 from metrics.common.cli import UserError
-from metrics.common.findings import Finding, counted, names_of, printable
+from metrics.common.findings import Finding, counted, counted_pictures, names_of, printable
 
 if TYPE_CHECKING:
     from metrics.analysis.break_even import BreakEven
 
 LARGEST_COLD_EFFECT = 0.02
+SECONDS = r":\d\d:\d\d|T\d{6}"  # of a time in ISO 8601
 YEARS = (1971, 2200)  # of timestamps that can be meant
 PHASES = ("fetch_ms", "proc_ms", "store_ms")
 
@@ -82,6 +91,7 @@ class ArmSummary:
     cpu_share: float
     makespans_s: tuple[float, ...]
     pictures_per_s: float
+    failures: tuple[Failure, ...] = ()
 
     @property
     def makespan_s(self) -> float:
@@ -98,8 +108,9 @@ class Comparison:
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
     where nothing can be said. `looked`: the number of rounds was decided by looking at them.
-    `steadiness` has each arm's measures by name. `break_even` is why there is none, where its cost
-    is not known.
+    `steadiness` has each arm's measures by name. `contents`, by image key, are equal for copies of
+    one picture: where pictures are samples, they count once. `break_even` is why there is none,
+    where its cost is not known.
     """
 
     arms: tuple[Arm, Arm]
@@ -118,6 +129,7 @@ class Comparison:
     is_partial: bool
     record: dict
     steadiness: dict[str, dict[str, Measure]]
+    contents: pd.Series
     looked: bool = False
     break_even: "BreakEven | str" = (
         "no break-even: no REPORT lines of Lambda tell what a picture costs"
@@ -134,6 +146,10 @@ class Comparison:
     @property
     def ratios(self) -> pd.Series:
         return self.pairs[f"proc_ms_{self.second.name}"] / self.pairs[f"proc_ms_{self.first.name}"]
+
+    @property
+    def different_pictures(self) -> int:
+        return self.contents.nunique()
 
     @property
     def same_work_counts(self) -> dict[str, int]:
@@ -167,6 +183,7 @@ def compare(
         raise UserError(f"no row of run {run_id!r}; there are {runs}")
     ledger, rows = take_stock(given, run_id, manifest)
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
+    contents = contents_of(rows, manifest)
     merged = _join(rows, names)
     ok = [merged[f"status_{arm}"] == "ok" for arm in names]
     is_pair = ok[0] & ok[1]
@@ -180,15 +197,17 @@ def compare(
         *_odd_arms(rows, arms),
         *_different_work(merged, pairs, names, manifest),
     ]
+    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
     if pairs.empty:
-        problems.append(Finding("no picture was processed in both arms"))
+        # Where both arms failed alike, nothing else that voids the comparison says why.
+        why = _why_none_was_done(summaries)
+        problems.append(Finding(f"no picture was processed in both arms{why}"))
     looked = manifest is not None and manifest.until is not None
-    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked)
+    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked, contents)
     if estimate is None and not pairs.empty:
         problems.append(Finding("no picture was processed in both arms in every round"))
-    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked)
-    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
-    without_cold = _ratio_without_cold(pairs, names)
+    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked, contents)
+    without_cold = _ratio_without_cold(pairs, names, contents)
     comparison = Comparison(
         arms=arms,
         summaries=summaries,
@@ -208,7 +227,8 @@ def compare(
         is_partial=bool(gaps),
         record=record or {},
         looked=looked,
-        steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
+        steadiness={arm.name: steadiness(rows[arm.name], arm.source, contents) for arm in arms},
+        contents=contents,
     )
     excused = gaps if allow_partial else []
     return replace(comparison, warnings=[*excused, *_warnings(comparison)])
@@ -223,10 +243,15 @@ def only_run(rows: pd.DataFrame) -> str:
 
 def begin_s(rows: pd.DataFrame) -> pd.Series:
     """Seconds since 1970; NaN where a timestamp is no moment of our time, as in a file from
-    elsewhere."""
+    elsewhere, or has no seconds, as a spreadsheet may write it: a makespan of it would be wrong by
+    up to a minute."""
     begin = pd.to_datetime(rows["timestamp"], format="ISO8601", utc=True, errors="coerce")
     begin = begin.where(begin.dt.year.between(*YEARS))
-    return (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
+    begin_s = (begin.dt.as_unit("us") - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds()
+    on_the_minute = begin_s[begin_s % 60 == 0].index
+    with_seconds = rows.loc[on_the_minute, "timestamp"].str.contains(SECONDS)
+    begin_s[on_the_minute[~with_seconds.astype(bool)]] = math.nan
+    return begin_s
 
 
 def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
@@ -291,14 +316,16 @@ def _different_work(
     a, b = names
     problems = []
 
-    def note(rows: pd.DataFrame, what: str) -> None:
+    def note(rows: pd.DataFrame, what: str, why: str = "") -> None:
         if len(rows):
             keys = names_of(rows)
-            problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}", keys))
+            problems.append(Finding(f"{what} for {counted(len(keys), 'picture')}{why}", keys))
 
     both = merged[merged["arms"] == "both"]
     failed = both[(both[f"status_{a}"] != "ok") | (both[f"status_{b}"] != "ok")]
-    note(failed[_outcome(failed, a) != _outcome(failed, b)], "the arms differ in success or error")
+    unlike = failed[_outcome(failed, a) != _outcome(failed, b)]
+    for why, part in _by_outcomes(unlike, names):
+        note(part, "the arms differ in success or error", f" ({why})")
     note(both[both[f"orig_size_{a}"] != both[f"orig_size_{b}"]], "the input differs in size")
     if manifest is not None:
         sizes = manifest.pictures.drop_duplicates("image_key").set_index("image_key")["size"]
@@ -315,6 +342,35 @@ def _different_work(
     note(pairs[has_hash[0] != has_hash[1]], "only one arm has the output's hash")
     note(pairs[other_size & ~has_hash[0] & ~has_hash[1]], "the output differs in size")
     return problems
+
+
+def _by_outcomes(rows: pd.DataFrame, names: tuple[str, str]) -> list[tuple[str, pd.DataFrame]]:
+    """What became of the pictures in each arm, and the rows of which that is true."""
+    alike = [rows[f"error_{name}"].astype(object).map(without_varying) for name in names]
+    alike += [rows[f"status_{name}"].astype(object) for name in names]
+    parts = sorted((part for _, part in rows.groupby(alike)), key=len, reverse=True)
+    found = []
+    for part in parts[:MOST_REASONS]:
+        said = (f"{name}: {_what_became(part, name)}" for name in names)
+        found.append(("; ".join(said), part))
+    if others := parts[MOST_REASONS:]:
+        found.append((f"{len(others)} other pairs of outcomes", pd.concat(others)))
+    return found
+
+
+def _what_became(rows: pd.DataFrame, arm: str) -> str:
+    """The outcome that `rows` have in common."""
+    if (rows[f"status_{arm}"] == "ok").all():
+        return "ok"
+    return failures_by_reason(_errors(rows, arm))[0].reason
+
+
+def _why_none_was_done(summaries: dict[str, ArmSummary]) -> str:
+    """The commonest reason of each arm; empty where one of them did any picture."""
+    if not all(arm.failed == arm.rows > 0 for arm in summaries.values()):
+        return ""
+    said = (f"{name}: {arm.failures[0].reason}" for name, arm in summaries.items())
+    return f" ({'; '.join(said)})"
 
 
 def _outcome(rows: pd.DataFrame, arm: str) -> pd.Series:
@@ -357,7 +413,13 @@ def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
         cpu_share=cpu_share(done),
         makespans_s=tuple(spans),
         pictures_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
+        failures=tuple(failures_by_reason(_errors(rows[rows["status"] != "ok"]))),
     )
+
+
+def _errors(failed: pd.DataFrame, arm: str = "") -> Iterator[tuple[str, str]]:
+    """Image keys and errors; of merged rows, those of an arm."""
+    return zip(failed["image_key"], failed[f"error_{arm}" if arm else "error"], strict=True)
 
 
 def _workers(rows: pd.DataFrame) -> int:
@@ -376,21 +438,23 @@ def makespans_s(rows: pd.DataFrame) -> pd.Series:
 
 
 def _per_picture(
-    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool
+    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool, contents: pd.Series
 ) -> tuple[RatioEstimate | None, float]:
     """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
     signed-rank test over them, which knows nothing of drift."""
-    logs = log_ratio_table(pairs, column, names)
+    logs, keys = log_ratio_table(pairs, column, names)
     if len(logs) == 0:
         return None, math.nan
-    means = logs.mean(axis=1)
+    means = mean_of_copies(logs, contents[keys]).mean(axis=1)
     p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
-    return estimate_ratio(logs, looked=looked), p
+    return estimate_ratio(logs, looked=looked, contents=contents[keys]), p
 
 
-def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
-    """Log ratios by picture and round, none missing: of the rounds that keep the most of them (all,
-    as a rule), and the pictures that are pairs in each of these."""
+def log_ratio_table(
+    pairs: pd.DataFrame, column: str, names: tuple[str, str]
+) -> tuple[np.ndarray, pd.Index]:
+    """Log ratios by picture and round, none missing, and the pictures' keys: of the rounds that
+    keep the most of them (all, as a rule), and the pictures that are pairs in each of these."""
     a, b = (pairs[f"{column}_{name}"].to_numpy() for name in names)
     known = (a > 0) & (b > 0)
     picture, keys = pd.factorize(pairs["image_key"][known])
@@ -401,7 +465,8 @@ def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) ->
     fullest = np.argsort(-is_known.sum(axis=0), kind="stable")
     kept = [n * int(is_known[:, fullest[:n]].all(axis=1).sum()) for n in range(1, len(rounds) + 1)]
     chosen = np.sort(fullest[: len(kept) - int(np.argmax(kept[::-1]))]) if kept else []
-    return logs[is_known[:, chosen].all(axis=1)][:, chosen] if kept else logs
+    has_all = is_known[:, chosen].all(axis=1) if kept else np.zeros(len(keys), bool)
+    return logs[has_all][:, chosen], keys[has_all]
 
 
 def _whole_job(
@@ -413,20 +478,27 @@ def _whole_job(
     return over_rounds(b / a, looked)
 
 
-def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:
-    """Geometric mean over the pairs in which no arm had a cold start."""
+def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str], contents: pd.Series) -> float:
+    """Geometric mean over the pairs in which no arm had a cold start, copies of a picture in a
+    round as one."""
     is_cold = pairs[[f"cold_start_{name}" for name in names]].astype(bool).any(axis=1)
     warm = pairs[~is_cold]
     if warm.empty or len(warm) == len(pairs):
         return math.nan
-    return float(stats.gmean(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"]))
+    logs = np.log(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"])
+    by_content = logs.groupby([warm["image_key"].map(contents), warm["round"]])
+    return math.exp(by_content.mean().mean())
 
 
 def _warnings(comparison: Comparison) -> list[Finding]:
     found = []
-    estimate = comparison.per_picture
+    estimate, different = comparison.per_picture, comparison.different_pictures
+    if different < (files := len(comparison.contents)):
+        text = f"only {counted(different, 'different picture')} among {files:,}"
+        found.append(Finding(text, advice="copies of a picture count as one"))
     if estimate is not None and estimate.pictures < FEW_PICTURES:
-        text = f"only {counted(estimate.pictures, 'picture')}: other pictures may say otherwise"
+        pictures = counted_pictures(estimate.pictures, estimate.copies)
+        text = f"only {pictures}: other pictures may say otherwise"
         found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
     if unproved := comparison.same_work_counts[""]:
         text = f"same work is not proved for {counted(unproved, 'pair')}: no hashes, sizes only"
@@ -435,22 +507,28 @@ def _warnings(comparison: Comparison) -> list[Finding]:
         text = f"only {estimate.rounds} rounds count in the headline: the others have gaps"
         found.append(Finding(text))
     if estimate is not None:
-        pictures = comparison.pairs["image_key"].nunique()
-        if pictures > estimate.pictures:
+        left_out = comparison.pairs["image_key"].nunique() - estimate.pictures - estimate.copies
+        if left_out:
             text = (
-                f"{counted(pictures - estimate.pictures, 'picture')} without a pair in every round "
+                f"{counted(left_out, 'picture')} without a pair in every round "
                 "are left out of the headline"
             )
             found.append(Finding(text))
     for arm in comparison.arms:
         rows = comparison.rows[arm.name]
         found += warnings_of_arm(arm.label, rows[rows["status"] == "ok"])
+        if len(odd := rows.loc[rows["begin_s"].isna(), "timestamp"]):
+            text = (
+                f"{arm.label}: {counted(len(odd), 'timestamp')} such as {odd.iloc[0]!r} "
+                f"{'are' if len(odd) > 1 else 'is'} no ISO 8601 time with seconds, so nothing is "
+                "said of the whole job"
+            )
+            found.append(Finding(text, advice="a spreadsheet may have changed the file"))
         if len(late := comparison.ledger.late[arm.name]):
             runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
             text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
             found.append(Finding(text))
-        if failed := names_of(rows[rows["status"] != "ok"]):
-            found.append(Finding(f"{arm.label}: {counted(len(failed), 'picture')} failed", failed))
+        found += failure_findings(arm.label, comparison.summaries[arm.name].failures)
     if estimate is not None and not math.isnan(comparison.ratio_without_cold):
         warm = comparison.ratio_without_cold
         if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 CONFIDENCE = 0.95
@@ -49,7 +50,7 @@ class RatioEstimate:
     """The geometric mean of B / A; `log_` fields are natural logarithms.
 
     `allowance` is the factor that the interval was widened by for drift; 1 where the rounds' own
-    spread tells.
+    spread tells. `pictures` are different ones: their `copies` add no sample.
     """
 
     pictures: int
@@ -58,6 +59,7 @@ class RatioEstimate:
     v_rounds: float
     v_pictures: float
     allowance: float
+    copies: int = 0
 
     @property
     def ratio(self) -> float:
@@ -145,7 +147,7 @@ class RatioEstimate:
         """What to expect of an experiment like this one with so many pictures. That their noise
         averages out better is left aside: most of what rounds differ by is drift."""
         v_pictures = self.v_pictures * self.pictures / pictures
-        return replace(self, pictures=pictures, v_pictures=v_pictures)
+        return replace(self, pictures=pictures, v_pictures=v_pictures, copies=0)
 
 
 def _exp(log: float) -> float:
@@ -160,14 +162,32 @@ def over_rounds(values: Sequence[float], looked: bool = False) -> RatioEstimate 
     return estimate_ratio(np.log(values)[None, :], looked=looked)
 
 
+def mean_of_copies(log_ratios: np.ndarray, contents: Sequence[str]) -> np.ndarray:
+    """A line for each content, in place of one for each picture: however often the same picture is
+    there, it is one sample of what pictures do."""
+    content, different = pd.factorize(np.asarray(contents, object))
+    if len(different) == len(log_ratios):
+        return log_ratios
+    sums = np.zeros((len(different), log_ratios.shape[1]))
+    np.add.at(sums, content, log_ratios)
+    return sums / np.bincount(content)[:, None]
+
+
 def estimate_ratio(
-    log_ratios: np.ndarray, allowance: float | None = None, looked: bool = False
+    log_ratios: np.ndarray,
+    allowance: float | None = None,
+    looked: bool = False,
+    contents: Sequence[str] | None = None,
 ) -> RatioEstimate:
     """From log ratios of n pictures (lines) in R rounds (columns), at least one each, none missing.
 
     `allowance` for drift defaults to none with several rounds, to DRIFT_ALLOWANCE with one.
-    `looked`: how many rounds there are was decided by looking at them.
+    `looked`: how many rounds there are was decided by looking at them. `contents` of the pictures:
+    copies count as one.
     """
+    files = len(log_ratios)
+    if contents is not None:
+        log_ratios = mean_of_copies(log_ratios, contents)
     n, rounds = log_ratios.shape
     mean = log_ratios.mean()
     of_pictures, of_rounds = log_ratios.mean(axis=1), log_ratios.mean(axis=0)
@@ -181,4 +201,4 @@ def estimate_ratio(
         allowance = 1.0 if rounds > 1 else DRIFT_ALLOWANCE
     wider = LOOKING**2 if looked else 1.0
     v_rounds, v_pictures = wider * v_rounds, wider * max(v_pictures, 0.0)
-    return RatioEstimate(n, rounds, float(mean), v_rounds, v_pictures, allowance)
+    return RatioEstimate(n, rounds, float(mean), v_rounds, v_pictures, allowance, files - n)

@@ -129,6 +129,28 @@ def _counts_by_round(arm: str, expected, counted, missing, duplicate) -> pd.Data
     return counts
 
 
+def contents_of(rows_by_arm: dict[str, pd.DataFrame], manifest: Manifest | None) -> pd.Series:
+    """What is in each picture of a run, by image key: equal texts are copies of one picture.
+
+    By the manifest's hashes; where there is none, by what the rows say of output and input. A
+    picture that neither tells of is one of its own.
+    """
+    if manifest is not None:
+        known, column = manifest.pictures, "sha256"
+    else:
+        column = "output_sha256"
+        columns = ["image_key", column, "orig_size"]
+        known = pd.concat([rows[columns] for rows in rows_by_arm.values()])
+    keys = known["image_key"].unique()
+    contents = pd.Series(keys, index=keys, dtype=object)
+    told = known[known[column] != ""].drop_duplicates("image_key")
+    content = told[column]
+    if manifest is None:  # inputs of different sizes are no copies, even if their outputs are equal
+        content = content + " of " + told["orig_size"].astype(str)
+    contents[told["image_key"].to_numpy()] = content.to_numpy()
+    return contents
+
+
 def parse_manifest(data: bytes) -> Manifest:
     """Of what manifest_bytes in dataset.py writes; else ValueError, KeyError or TypeError."""
     try:

@@ -132,7 +132,7 @@ def pixels_to_csv(pixels: PixelDifferences) -> bytes:
 def pixels_from_csv(data: bytes) -> PixelDifferences:
     """Raises ValueError when `data` is not what pixels_to_csv writes."""
     try:
-        header, *records = csv.reader(io.StringIO(data.decode(), newline=""))
+        header, *records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     except csv.Error as error:
         raise ValueError(str(error)) from None
     if header != PIXEL_COLUMNS:

@@ -1,5 +1,6 @@
 """Reading a metrics CSV strictly: every number and word is one, or is named by line and column."""
 
+import codecs
 import csv
 import gc
 import itertools
@@ -23,6 +24,9 @@ NUMBERS = (
 CATEGORIES = ("source", "run_id", "status", "error", "worker", "environment", "transform")
 DEFAULTS = {"round": "1", "status": "ok", "cold_start": "false"}
 WORDS = {"status": ("ok", "error"), "cold_start": ("true", "false")}
+WHOLE = ("orig_size", "new_size", "round", "memory_mb")
+NO_NUMBER = "is no valid number (1234.5: a decimal point, and no separator of thousands)"
+SAVE_AS = "save it as CSV UTF-8 with commas, or use the file as it was written"
 LEAST_TIME_MS = 1e-6  # of work that was done: no clock tells less, and ratios need it
 LARGEST_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
 CHUNK_ROWS = 50_000
@@ -43,7 +47,8 @@ def read_rows(path: Path, source: str) -> pd.DataFrame:
         step = "onprem_images/local_image_proc.py" if source == "on_prem" else "the cloud arm"
         raise UserError(f"{name} does not exist; run {step} first") from None
     except UnicodeDecodeError:
-        raise UserError(f"{name}, line {_undecodable_line(path)}: not UTF-8 text") from None
+        line, encoding = _undecodable(path)
+        raise UserError(f"{name}, line {line}: not UTF-8 text{encoding}; {SAVE_AS}") from None
     finally:
         if collected:
             gc.enable()
@@ -56,13 +61,16 @@ def read_rows(path: Path, source: str) -> pd.DataFrame:
     return rows
 
 
-def _undecodable_line(path: Path) -> int:
+def _undecodable(path: Path) -> tuple[int, str]:
+    """The line that is not UTF-8, and what a spreadsheet calls "Unicode text" by its name."""
     data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return 1, " but UTF-16"
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return data.count(b"\n", 0, error.start) + 1
-    return 1
+        return data.count(b"\n", 0, error.start) + 1, ""
+    return 1, ""
 
 
 def _joined(parts: list) -> object:
@@ -80,6 +88,8 @@ def _chunks(path: Path, name: str) -> Iterator[tuple[list[int], Cells]]:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])
+            while header and not header[-1]:  # columns that a spreadsheet added
+                header.pop()
             _check_header(header, name)
             while records := list(itertools.islice(_checked(reader, header, name), CHUNK_ROWS)):
                 lines, *columns = zip(*records, strict=True)
@@ -95,18 +105,30 @@ def _check_header(header: list[str], name: str) -> None:
     if missing := [column for column in REFERENCE_COLUMNS if column not in header]:
         if not header:
             raise UserError(f"{name} holds no row")
+        if len(header) == 1 and (mark := next((m for m in ",;\t" if m in header[0]), None)):
+            how = "quoted as a whole" if mark == "," else f"separated by {mark!r} in place of ','"
+            raise UserError(f"{name}, line 1: its columns are {how}; {SAVE_AS}")
         raise UserError(f"{name}, line 1: no column {missing[0]!r}; its columns are {header}")
 
 
 def _checked(reader, header: list[str], name: str) -> Iterator[list]:
-    """Records as long as the header, each after the line at which it ends."""
+    """Records as long as the header, each after the line at which it ends. Blank lines at the end
+    and blank cells beyond the header are a spreadsheet's."""
+    width, blank = len(header), None
     for record in reader:
-        if len(record) != len(header):
-            raise UserError(
-                f"{name}, line {reader.line_num}: {len(record)} columns, "
-                f"where the header has {len(header)}"
-            )
-        yield [reader.line_num, *record]
+        if not any(record):
+            blank = blank or (reader.line_num, len(record))
+            continue
+        line, columns = blank or (reader.line_num, len(record))
+        if header[len(record) :] == ["request_id"]:  # Excel leaves out commas before empty cells
+            record.append("")
+        if blank or len(record) != width:
+            if blank or len(record) < width or any(record[width:]):
+                raise UserError(
+                    f"{name}, line {line}: {columns} columns, where the header has {width}"
+                )
+            del record[width:]
+        yield [line, *record]
 
 
 def _typed(lines: list[int], cells: Cells, source: str, name: str) -> dict[str, object]:
@@ -124,13 +146,16 @@ def _typed(lines: list[int], cells: Cells, source: str, name: str) -> dict[str, 
             line, text = lines[bad.argmax()], cells[column][bad.argmax()]
             raise UserError(f"{name}, line {line}, column {column}: {text!r} {why}")
 
+    capitals = {"TRUE": "true", "FALSE": "false"}  # as spreadsheets write them
+    flags = cells["cold_start"]
+    cells["cold_start"] = np.array([capitals.get(flag, flag) for flag in flags], dtype=object)
     for column, words in WORDS.items():
         refuse(column, ~np.isin(cells[column], words), f"is not one of {', '.join(words)}")
     columns = {}
     for column in COLUMNS:
         if column in NUMBERS:
             columns[column] = pd.to_numeric(cells[column], errors="coerce").astype(float)
-            refuse(column, _no_numbers(columns[column], column, cells), "is no valid number")
+            refuse(column, _no_numbers(columns[column], column, cells), NO_NUMBER)
         elif column in CATEGORIES:
             columns[column] = pd.Categorical(cells[column])
         else:
@@ -143,8 +168,10 @@ def _no_numbers(numbers: np.ndarray, column: str, cells: Cells) -> np.ndarray:
     """Where a cell is not what its column promises. An empty one is NaN, where the reference run
     has no such column."""
     bad = ~((numbers >= 0) & (numbers <= LARGEST_NUMBER))
+    if column in WHOLE:  # 1.234 bytes are a thousand in a spreadsheet of another language
+        bad |= numbers != np.floor(numbers)
     if column == "round":
-        bad |= (numbers < 1) | (numbers != np.floor(numbers))
+        bad |= numbers < 1
     elif column not in REFERENCE_COLUMNS:
         bad &= cells[column] != ""
     if column == "proc_ms":

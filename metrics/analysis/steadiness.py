@@ -55,8 +55,11 @@ KINDS = {
 }
 
 
-def steadiness(rows: pd.DataFrame, source: str) -> dict[str, Measure]:
+def steadiness(
+    rows: pd.DataFrame, source: str, contents: pd.Series | None = None
+) -> dict[str, Measure]:
     """Measures of an arm by the names in KINDS, from the rows that count (with `begin_s`).
+    `contents` by image key: copies of a picture that fail in a round are one failure.
 
     `cv` is the spread of a picture's times over the rounds, `tail_ratio` how much longer beyond
     their expectation the slowest hundredth took than the middle one (of under 70 pictures or so,
@@ -72,7 +75,7 @@ def steadiness(rows: pd.DataFrame, source: str) -> dict[str, Measure]:
         "drift_over_run": _minus_1(_drift_over_run(known)),
         "tail_ratio": _at_least_1(_over_rounds(known, _log_tail)),
         "cold_start_share": _cold_starts(rows),
-        "failures_per_1000": share(len(rows) - len(done), len(rows), PER_1000),
+        "failures_per_1000": _failures(rows, contents),
         "retries_per_1000": Measure(note="no log lines" if source == "cloud" else "never retries"),
     }
 
@@ -88,6 +91,13 @@ def share(count: int, of: int, scale: float = 1.0) -> Measure:
         return Measure(note="no row")
     ends = stats.binomtest(int(count), int(of)).proportion_ci(CONFIDENCE, method="exact")
     return Measure(*(scale * float(part) for part in (count / of, ends.low, ends.high)))
+
+
+def _failures(rows: pd.DataFrame, contents: pd.Series | None) -> Measure:
+    failed = rows["status"] != "ok"
+    if contents is not None and contents.nunique() < len(contents):
+        failed = failed.groupby([rows["image_key"].map(contents), rows["round"]]).any()
+    return share(failed.sum(), len(failed), PER_1000)
 
 
 def _cold_starts(rows: pd.DataFrame) -> Measure:

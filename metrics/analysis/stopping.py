@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from metrics.analysis.interval import POWER, RatioEstimate
 from metrics.analysis.rounds import FEWEST_ROUNDS
-from metrics.common.findings import counted
+from metrics.common.findings import counted, counted_pictures
 from metrics.report.verdict import difference
 
 MOST_ROUNDS = 200  # that a plan looks at
@@ -56,7 +56,8 @@ def _still(width: float, limits: Limits) -> str:
 def plan_lines(pilot: RatioEstimate, wanted: float) -> list[str]:
     """How many pictures and rounds find a difference of `wanted` (0.05 is 5%) with probability
     POWER, if the spread stays what it was in the pilot run."""
-    of = f"{counted(pilot.pictures, 'picture')} x {counted(pilot.rounds, 'round')}"
+    of = f"{counted_pictures(pilot.pictures, pilot.copies)} x {counted(pilot.rounds, 'round')}"
+    noun = "different picture" if pilot.copies else "picture"
     lines = [
         f"to find a difference of {difference(wanted)} in {POWER:.0%} of such experiments, "
         f"by the spread of this one ({of}):"
@@ -64,7 +65,7 @@ def plan_lines(pilot: RatioEstimate, wanted: float) -> list[str]:
     for times in MORE_PICTURES:
         rounds = rounds_needed(pilot.with_pictures(times * pilot.pictures), wanted)
         enough = counted(rounds, "round") if rounds else f"not with {MOST_ROUNDS} rounds either"
-        lines.append(f"  {counted(times * pilot.pictures, 'picture')}: {enough}")
+        lines.append(f"  {counted(times * pilot.pictures, noun)}: {enough}")
     if pilot.rounds == 1:
         lines.append("  (one round says nothing about drift: a typical one is assumed)")
     return lines

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from botocore.exceptions import ClientError, HTTPClientError
@@ -27,6 +27,7 @@ from lambda_function.metrics_log import (
     rows_of_csv,
     status_of,
 )
+from metrics.analysis.reasons import Failure, failure_findings, failures_by_reason
 from metrics.common.cli import UserError, cloud_problem
 from metrics.common.paths import cloud_output_path, write_whole
 
@@ -75,6 +76,8 @@ def wait_for_rows(
                 return list(found.values())
             if gave_last_chance:
                 message = missing_message(expected - found.keys(), len(expected), timeout_s)
+                for failure in failure_findings("the cloud", _failures(found.values())):
+                    print(failure, file=sys.stderr)
                 if not allow_partial:
                     raise UserError(message)
                 print(f"going on: {message}", file=sys.stderr)
@@ -91,6 +94,10 @@ def wait_for_rows(
                 last_news = time.monotonic()
             else:
                 time.sleep(min(POLL_S, left_s))
+
+
+def _failures(rows: Iterable[MetricRow]) -> list[Failure]:
+    return failures_by_reason((row.image_key, row.error) for row in rows if row.status == "error")
 
 
 def time_left_s(limit_s: float) -> Callable[[], float]:

@@ -42,3 +42,10 @@ def printable(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 picture`, `2,000 pictures`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def counted_pictures(different: int, copies: int = 0) -> str:
+    """`16 pictures`; `14 different pictures (16 with copies)`."""
+    if not copies:
+        return counted(different, "picture")
+    return f"{counted(different, 'different picture')} ({different + copies:,} with copies)"

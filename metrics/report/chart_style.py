@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metrics.analysis.comparison import Comparison
 from metrics.analysis.interval import CONFIDENCE, RatioEstimate
-from metrics.common.findings import counted
+from metrics.common.findings import counted, counted_pictures
 from metrics.report.verdict import rounded_alike
 
 COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermilion: first arm, second arm
@@ -95,12 +95,14 @@ def n_of(comparison: Comparison) -> str:
     """`16 pictures x 3 rounds in both arms`."""
     pairs = comparison.pairs
     rounds = pairs["round"].nunique()
+    keys = pairs["image_key"].unique()
+    different = comparison.contents.reindex(keys).nunique()
+    pictures = counted_pictures(different, len(keys) - different)
     if rounds <= 1:
-        return f"{counted(len(pairs), 'picture')} in both arms"
-    pictures = pairs["image_key"].nunique()
-    if len(pairs) == pictures * rounds:
-        return f"{counted(pictures, 'picture')} x {rounds} rounds in both arms"
-    of = f"of {counted(pictures, 'picture')} x {rounds} rounds"
+        return f"{pictures} in both arms"
+    if len(pairs) == len(keys) * rounds:
+        return f"{pictures} x {rounds} rounds in both arms"
+    of = f"of {pictures} x {rounds} rounds"
     return f"{counted(len(pairs), 'pair')} {of} in both arms"
 
 

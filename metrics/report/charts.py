@@ -27,7 +27,7 @@ from metrics.analysis.comparison import PHASES, Comparison
 from metrics.analysis.interval import RatioEstimate
 from metrics.analysis.stability import NEIGHBOURS, residuals
 from metrics.common.cli import UserError
-from metrics.common.findings import counted
+from metrics.common.findings import counted, counted_pictures
 from metrics.common.machine import available_cpus
 from metrics.common.worker_pool import results, worker_pool
 from metrics.report.break_even_chart import plot_break_even
@@ -288,9 +288,12 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     add_legend(axes, theme)
     notes = allowance_note(comparison.per_picture)
     notes += sample_note(len(logs), MOST_POINTS, "pictures")
-    if comparison.per_picture and comparison.per_picture.pictures < len(logs):
-        used = comparison.per_picture.pictures
-        notes.append(f"The mean is over the {counted(used, 'picture')} with a pair in every round.")
+    estimate = comparison.per_picture
+    if estimate and estimate.pictures + estimate.copies < len(logs):
+        used = counted_pictures(estimate.pictures, estimate.copies)
+        notes.append(f"The mean is over the {used} with a pair in every round.")
+    elif estimate and estimate.copies:
+        notes.append(f"The mean is over {counted(estimate.pictures, 'different picture')}.")
     return notes
 
 

@@ -12,7 +12,7 @@ from metrics.analysis.break_even import break_even_of, sentence
 from metrics.analysis.bundle import Choices, Evidence, pack, unpack
 from metrics.analysis.comparison import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.analysis.cost import Bill, bill_lines, bill_of
-from metrics.analysis.ledger import Manifest, read_manifest
+from metrics.analysis.ledger import Manifest, contents_of, read_manifest
 from metrics.analysis.output_equivalence import (
     PixelDifferences,
     measure_pixels,
@@ -302,18 +302,19 @@ def changes_since(bundle: Path, evidence: Evidence) -> list[str]:
     """What changed since the run in `bundle`."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         old, _ = unpack(bundle, Path(folder))
-        (before, old_record), (after, record) = map(_rows_and_record, (old, evidence))
-        return describe_changes(before, after, (old_record, record))
+        (before, old_record, _), (after, record, contents) = map(_rows_and_record, (old, evidence))
+        return describe_changes(before, after, (old_record, record), contents)
 
 
-def _rows_and_record(evidence: Evidence) -> tuple[dict[str, pd.DataFrame], dict]:
-    """Rows of the run by source, and what is recorded of it."""
+def _rows_and_record(evidence: Evidence) -> tuple[dict[str, pd.DataFrame], dict, pd.Series]:
+    """Rows of the run by source, what is recorded of it, and the contents of its pictures."""
     files = {"on_prem": evidence.local_csv, "cloud": evidence.cloud_csv}
     rows = {source: read_rows(path, source) for source, path in files.items() if path}
     manifest = read_manifest(evidence.manifest) if evidence.manifest else None
     run_id = run_id_of(evidence, manifest, rows["on_prem"])
     of_run = {source: part[part["run_id"] == run_id] for source, part in rows.items()}
-    return of_run, record_of(evidence.run_json, run_id)
+    contents = contents_of(of_run, manifest)
+    return of_run, record_of(evidence.run_json, run_id), contents
 
 
 def write_results(
@@ -350,7 +351,8 @@ def write_results(
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
         merged = defused(with_invocations(comparison.merged, invocations))
-        merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
+        # With a byte-order mark: without one, Excel takes UTF-8 for the system's own encoding.
+        merged.to_csv(file, mode="wb", encoding="utf-8-sig", index=False, lineterminator="\r\n")
     pngs = {f"{CHARTS_FOLDER}/{chart.name}.png": drawn[chart.name, "alone"] for chart in all_charts}
     for name, png in pngs.items():
         write_whole(folder / name, png)

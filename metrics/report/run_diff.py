@@ -11,23 +11,29 @@ from metrics.report.verdict import LEAST_PICTURES, in_words
 
 
 def describe_changes(
-    before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], records: tuple[dict, dict]
+    before: dict[str, pd.DataFrame],
+    after: dict[str, pd.DataFrame],
+    records: tuple[dict, dict],
+    contents: pd.Series,
 ) -> list[str]:
     """One line for each change. Rows are by source, of one run each; `records` are the run.json
-    of the run before and of this one, empty where there is none."""
+    of the run before and of this one, empty where there is none. `contents` of this run's pictures
+    by image key: copies of one are one sample."""
     lines = []
     for arm in ARMS:
         if arm.name in before and arm.name in after:
-            lines += _of_arm(arm, before[arm.name], after[arm.name])
+            lines += _of_arm(arm, before[arm.name], after[arm.name], contents)
     return lines + _of_record(*records)
 
 
-def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame, contents: pd.Series) -> list[str]:
     old, new = (_by_picture(rows) for rows in (before, after))
     both = old.index.intersection(new.index)
     lines = []
     if len(both):
-        lines.append(f"{arm.label}: {_speed(old.loc[both], new.loc[both], (before, after))}")
+        contents_of_both = contents.reindex(both).fillna(pd.Series(both, index=both))
+        speed = _speed(old.loc[both], new.loc[both], (before, after), contents_of_both)
+        lines.append(f"{arm.label}: {speed}")
         same = old.loc[both, "output_sha256"] == new.loc[both, "output_sha256"]
         if not same.all():
             keys = list(same.index[~same])
@@ -42,13 +48,16 @@ def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _speed(old: pd.DataFrame, new: pd.DataFrame, rows: tuple) -> str:
+def _speed(old: pd.DataFrame, new: pd.DataFrame, rows: tuple, contents: pd.Series) -> str:
     """Whether the arm became faster or slower, as far as anybody can tell."""
-    if len(old) < LEAST_PICTURES:
-        return f"fewer than {LEAST_PICTURES} pictures in both runs tell nothing of its speed"
+    if contents.nunique() < LEAST_PICTURES:
+        pictures = "different pictures" if contents.nunique() < len(old) else "pictures"
+        return f"fewer than {LEAST_PICTURES} {pictures} in both runs tell nothing of its speed"
     # Rounds do not help here: all of one run lie before all of the other.
     estimate, of_cpu = (
-        estimate_ratio((new[column] - old[column]).to_numpy()[:, None], DRIFT_ALLOWANCE)
+        estimate_ratio(
+            (new[column] - old[column]).to_numpy()[:, None], DRIFT_ALLOWANCE, contents=contents
+        )
         for column in ("log_ms", "log_cpu_ms")
     )
     crowded = min(cpu_share(part[part["status"] == "ok"]) for part in rows) < LEAST_CPU_SHARE

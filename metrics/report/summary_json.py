@@ -33,7 +33,8 @@ def summary_bytes(
 
 
 def summary_of(comparison: Comparison) -> dict[str, object]:
-    """`ratio` is B / A: above 1 the second arm is slower. Times of pictures are in ms."""
+    """`ratio` is B / A: above 1 the second arm is slower. Times of pictures are in ms. Where
+    `pictures` are samples, they are different ones, and `files` are these with their copies."""
     counts = comparison.same_work_counts
     return {
         "format": FORMAT,
@@ -45,6 +46,10 @@ def summary_of(comparison: Comparison) -> dict[str, object]:
         },
         "problems": [_finding(problem) for problem in comparison.problems],
         "warnings": [_finding(warning) for warning in comparison.warnings],
+        "pictures": {
+            "files": len(comparison.contents),
+            "different": comparison.different_pictures,
+        },
         "ledger": _ledger(comparison),
         "same_work": {
             "identical": counts["identical"],
@@ -107,6 +112,7 @@ def _estimate(estimate: RatioEstimate | None) -> dict[str, object]:
         "high": estimate.high,
         "confidence": CONFIDENCE,
         "pictures": estimate.pictures,
+        "files": estimate.pictures + estimate.copies,
         "rounds": estimate.rounds,
         "drift_allowance": estimate.allowance,
         "p_value": estimate.p_value,

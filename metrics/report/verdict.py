@@ -7,7 +7,7 @@ import pandas as pd
 from metrics.analysis.comparison import ArmSummary, Comparison
 from metrics.analysis.interval import CONFIDENCE, RatioEstimate
 from metrics.analysis.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE, is_throttled, was_resumed
-from metrics.common.findings import counted
+from metrics.common.findings import counted, counted_pictures
 
 LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
 
@@ -21,7 +21,8 @@ def verdict_per_picture(comparison: Comparison) -> str:
     basis = _basis(comparison, estimate)
     if estimate.pictures < LEAST_PICTURES:
         return (
-            f"cannot tell which is faster per picture: fewer than {LEAST_PICTURES} pictures "
+            f"cannot tell which is faster per picture: fewer than {LEAST_PICTURES}"
+            f"{' different' if estimate.copies else ''} pictures "
             f"(ratio {_interval(estimate)}{basis})"
         )
     if estimate.includes_1:
@@ -74,7 +75,8 @@ def _why_no_makespans(comparison: Comparison) -> str:
 
 
 def _basis(comparison: Comparison, estimate: RatioEstimate) -> str:
-    parts = f", {counted(estimate.pictures, 'picture')} x {counted(estimate.rounds, 'round')}"
+    pictures = counted_pictures(estimate.pictures, estimate.copies)
+    parts = f", {pictures} x {counted(estimate.rounds, 'round')}"
     cold = sum(arm.cold_starts for arm in comparison.summaries.values())
     cold_note = f", {counted(cold, 'cold start')} included" if cold else ""
     coverage = comparison.ledger.coverage
@@ -139,7 +141,8 @@ def _no_difference(estimate: RatioEstimate, basis: str) -> str:
 
 def in_words(estimate: RatioEstimate, below: str, above: str, than: str) -> str:
     """Of a ratio alone: `1.83x slower than before (95% CI ...)`, or that nobody can tell."""
-    basis = f", {counted(estimate.pictures, 'picture')}{_allowance(estimate)}"
+    pictures = counted_pictures(estimate.pictures, estimate.copies)
+    basis = f", {pictures}{_allowance(estimate)}"
     if estimate.includes_1:
         return (
             f"cannot tell whether it is {below} or {above} {than} (ratio "

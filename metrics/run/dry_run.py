@@ -13,6 +13,7 @@ from metrics.common.cli import UserError
 from metrics.common.findings import counted, printable
 from metrics.common.paths import shown
 from metrics.run.cleaning import cloud_leftovers, local_leftovers
+from onprem_images.dataset import different_pictures
 
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture
@@ -71,6 +72,8 @@ def print_plan(
     for point in points:
         print(f"would run before: {point}")
     print(f"would process {len(pictures)} pictures, {total:,} bytes, in {rounds}")
+    if (different := different_pictures(pictures)) < len(pictures):
+        print(f"only {counted(different, 'different picture')} among {len(pictures):,}")
     if args.aa:
         print(f"on this machine only, 2 passes a round, with {itself.workers} workers")
     else:

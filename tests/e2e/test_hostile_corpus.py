@@ -242,7 +242,9 @@ def test_each_name_has_its_own_pictures_output(run):
 
 
 def test_names_read_back_exactly_from_the_merged_rows(run):
-    with (run.project / "metrics/merged_metrics.csv").open(newline="", encoding="utf-8") as file:
+    with (run.project / "metrics/merged_metrics.csv").open(
+        newline="", encoding="utf-8-sig"
+    ) as file:
         keys = [record["image_key"] for record in csv.DictReader(file)]
     plain = [key for key in expected_keys() if not key.startswith(FORMULA)]
     assert len(keys) == len(expected_keys())

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import html
 import io
 import json
 import re
@@ -11,6 +12,7 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pandas as pd
 import pytest
@@ -311,8 +313,10 @@ def test_fetched_rows_replace_the_file_only_when_there_are_some(s3, buckets, tmp
 # --- manifest, missing rows, same work ------------------------------------------------------------
 
 
-def manifest_file(folder: Path, keys: tuple[str, ...] = KEYS, **fields: object) -> str:
-    pictures = [{"image_key": key, "size": 1000, "sha256": "00"} for key in keys]
+def manifest_file(
+    folder: Path, keys: tuple[str, ...] = KEYS, sha256: str = "", **fields: object
+) -> str:
+    pictures = [{"image_key": key, "size": 1000, "sha256": sha256 or key} for key in keys]
     content = {"run_id": "run", "rounds": 1, "pictures": pictures, **fields}
     path = folder / "manifest.json"
     path.write_text(json.dumps(content))
@@ -560,6 +564,164 @@ def test_against_an_earlier_run_each_arm_is_held_against_itself(bundle, compare_
     ]
 
 
+def test_against_an_earlier_run_copies_of_a_picture_are_one_sample(bundle, compare_files, tmp_path):
+    slower = [dataclasses.replace(r, proc_ms=3 * r.proc_ms) for r in cloud_rows()]
+    flags = ("--no-download", "--against", str(bundle))
+    one = manifest_file(tmp_path, sha256="one")
+    _, out, _ = compare_files(on_prem_rows(), slower, *flags, "--manifest", one)
+    assert (
+        "changed: the cloud: fewer than 3 different pictures in both runs tell nothing of its speed"
+    ) in out
+
+
+# --- why pictures failed, in all that a reader gets -----------------------------------------------
+
+UNREADABLE = "UnreadableImage: not a picture that can be read here"
+TOO_LARGE = "UnreadableImage: {}x9000 pixels are too many to decode"
+
+
+def failing_files() -> tuple[list[MetricRow], list[MetricRow]]:
+    """Ten pictures: seven are none, two are too large, one is good; alike in both arms."""
+    errors = [UNREADABLE] * 7 + [TOO_LARGE.format(n) for n in (20_000, 30_000)]
+    failed = {"status": "error", "new_size": 0, "output_sha256": ""}
+    facts = [failed | {"error": error} for error in errors] + [{}]
+    return tuple(
+        [
+            row(f"{n}.jpg", source=source, environment=environment, **fact)
+            for n, fact in enumerate(facts)
+        ]
+        for source, environment in (("on_prem", "local"), ("cloud", "embedded"))
+    )
+
+
+def test_counts_by_reason_with_names_are_in_terminal_report_and_summary(compare_files):
+    code, out, _ = compare_files(*failing_files(), "--no-download")
+    assert code == 0
+    first = "'0.jpg', '1.jpg', '2.jpg', '3.jpg', '4.jpg' and 2 more"
+    too_large = TOO_LARGE.format(20_000) + " (and alike)"
+    for arm in ("on-prem", "the cloud"):
+        assert f"warning: {arm}: 7 pictures failed ({UNREADABLE}): {first}\n" in out
+        assert f"warning: {arm}: 2 pictures failed ({too_large}): '7.jpg', '8.jpg'\n" in out
+    summary = json.loads((compare_files.output / "summary.json").read_bytes())
+    names = [f"{n}.jpg" for n in range(9)]
+    for arm in ("on_prem", "cloud"):
+        commonest, other = summary["arms"][arm]["failures"]
+        assert commonest == {
+            "error": UNREADABLE, "varies": False, "rows": 7, "pictures": names[:7],
+        }  # fmt: skip
+        assert (other["rows"], other["varies"], other["pictures"]) == (2, True, names[7:])
+    page = html.unescape((compare_files.output / "report.html").read_text())
+    assert page.count(UNREADABLE) == 4  # by arm, in the table and among the warnings
+    assert page.count(first) == 4
+    assert page.count(too_large) == 4
+
+
+def test_the_reasons_follow_from_a_bundle_too(compare_files, tmp_path, capsys):
+    packed = tmp_path / "failed.zip"
+    compare_files(*failing_files(), "--no-download", "--bundle", str(packed))
+    elsewhere = ("--from", str(packed), "--output", str(tmp_path / "elsewhere"))
+    assert compare_script.main([*elsewhere]) == 0
+    assert f"the cloud: 7 pictures failed ({UNREADABLE})" in capsys.readouterr().out
+
+
+def test_hostile_reasons_are_escaped_in_the_terminal_and_in_the_page(compare_files):
+    bad = "OSError: \x1b[31m<script>alert(1)</script>"
+    failed = {"status": "error", "error": bad, "new_size": 0, "output_sha256": ""}
+    compare_files(on_prem_rows(), changed(cloud_rows(), **failed), "--no-download")
+    code, out, _ = compare_files(on_prem_rows(), changed(cloud_rows(), **failed), "--no-download")
+    assert code == 1
+    assert "\x1b" not in out
+    assert r"\x1b[31m<script>" in out
+    assert "<script>alert" not in (compare_files.output / "report.html").read_text()
+
+
+def failure_message(s3, bucket: str, key: str) -> dict:
+    """What Lambda puts into the failure queue of a picture whose function was killed."""
+    metadata = {"run-id": "run", "round": "1"}
+    put = s3.put_object(Bucket=bucket, Key=f"input/{key}", Body=b"x", Metadata=metadata)
+    etag = put["ETag"].strip('"')
+    event = {
+        "eventName": "ObjectCreated:Put",
+        "eventTime": "2036-01-02T03:00:00.000Z",
+        "s3": {"bucket": {"name": bucket}, "object": {"key": f"input/{key}", "eTag": etag}},
+    }
+    return {
+        "timestamp": "2026-01-02T03:04:05.678Z",
+        "requestContext": {
+            "requestId": "r", "condition": "RetriesExhausted", "approximateInvokeCount": 3,
+        },
+        "requestPayload": {"Records": [event]},
+        "responsePayload": {
+            "errorType": "Runtime.ExitError",
+            "errorMessage": "RequestId: 1 Error: Runtime exited with error: signal: killed",
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [(), ("--timeout", "0.01")], ids=["at once", "waiting"])
+def test_a_failure_that_only_the_queue_knows_of_is_told_by_the_script_alone(
+    compare_files, s3, buckets, monkeypatch, flags
+):
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="failures")["QueueUrl"]
+    monkeypatch.setattr(compare_script, "find_buckets", lambda _: buckets)
+    monkeypatch.setattr(compare_script, "find_function", lambda _: {"FailureQueueUrl": url})
+    s3.put_object(Bucket=buckets.output, Key=CSV_KEY, Body=csv_of(cloud_rows()[1:]))
+    message = failure_message(s3, buckets.input, KEYS[2])
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(message))
+    code, out, err = compare_files(on_prem_rows(), None, *AWS, *flags)
+    assert code == 1, err
+    assert "coverage 100.0%" in out
+    assert (
+        "problem: the arms differ in success or error for 1 picture (on_prem: ok; cloud: "
+        "LambdaFailure: RetriesExhausted after 3 tries: Runtime.ExitError: RequestId: 1 Error: "
+        "Runtime exited with error: signal: killed): 'ü.jpg'\n"
+    ) in out
+
+
+def test_a_failure_queue_that_may_not_be_read_costs_no_answer(
+    compare_files, named_buckets, monkeypatch
+):
+    s3, bucket, flags = named_buckets
+    s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=csv_of(cloud_rows()))
+
+    def refuse(*_: object) -> None:
+        raise s3.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "DescribeStacks")
+
+    monkeypatch.setattr(compare_script, "find_function", refuse)
+    code, out, err = compare_files(on_prem_rows(), None, *flags)
+    assert code == 0
+    assert "on-prem is 2.00x faster" in out
+    assert "going on without asking the failure queue: DescribeStacks: AccessDenied" in err
+
+
+def test_a_wait_that_ends_without_all_rows_says_why_others_failed(compare_files, named_buckets):
+    s3, bucket, flags = named_buckets
+    failed = {"status": "error", "error": UNREADABLE, "new_size": 0, "output_sha256": ""}
+    stored = changed(cloud_rows()[1:], **failed)
+    s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=csv_of(stored))
+    code, _, err = compare_files(on_prem_rows(), None, *flags, "--timeout", "0.01")
+    assert code == 1
+    assert f"the cloud: 1 picture failed ({UNREADABLE}): 'dir/b,c.jpg'\n" in err
+
+
+# --- copies, in all that a reader gets ------------------------------------------------------------
+
+
+def test_copies_are_told_in_terminal_report_and_summary_and_planned_for(compare_files, tmp_path):
+    flags = ("--no-download", "--manifest", manifest_file(tmp_path, sha256="one"), "--plan", "5%")
+    code, out, _ = compare_files(on_prem_rows(), cloud_rows(), *flags)
+    assert code == 0
+    warning = "only 1 different picture among 3"
+    assert f"warning: {warning}; copies of a picture count as one\n" in out
+    assert "by the spread of this one (1 different picture (3 with copies) x 1 round)" in out
+    assert re.search(r"^  4 different pictures: ", out, re.MULTILINE)
+    summary = json.loads((compare_files.output / "summary.json").read_bytes())
+    assert summary["pictures"] == {"files": 3, "different": 1}
+    assert (summary["per_picture"]["pictures"], summary["per_picture"]["files"]) == (1, 3)
+    assert warning in (compare_files.output / "report.html").read_text()
+
+
 # --- nothing is lost at the end of a long run -----------------------------------------------------
 
 
@@ -637,9 +799,26 @@ def test_keys_with_any_line_end_are_one_record_each_in_the_merged_csv(compare_fi
     keys = ["a\rb", "c\nd", "e\r\nf", 'g"h,i']
     on_prem = [row(key, source="on_prem", environment="local") for key in keys]
     assert compare_files(on_prem, [row(key) for key in keys], "--no-download")[0] == 0
-    with (compare_files.output / "merged_metrics.csv").open(newline="") as file:
+    with (compare_files.output / "merged_metrics.csv").open(
+        newline="", encoding="utf-8-sig"
+    ) as file:
         header, *records = csv.reader(file)
     assert sorted(record[header.index("image_key")] for record in records) == sorted(keys)
+
+
+def test_the_merged_csv_begins_with_one_byte_order_mark_and_the_raw_ones_with_none(
+    compare_files,
+):
+    keys = [f"é {n}.jpg" for n in range(30)]
+    on_prem = [row(key, source="on_prem", environment="local") for key in keys]
+    assert compare_files(on_prem, [row(key) for key in keys], "--no-download")[0] == 0
+    content = (compare_files.output / "merged_metrics.csv").read_bytes()
+    mark = "\ufeff".encode()
+    assert content.startswith(mark + b"timestamp_on_prem,image_key,")
+    assert content.count(mark) == 1
+    read = pd.read_csv(compare_files.output / "merged_metrics.csv")
+    assert sorted(read["image_key"]) == sorted(keys)
+    assert not compare_files.cloud_csv.read_bytes().startswith(mark)
 
 
 FORMULAS = [
@@ -658,7 +837,9 @@ def test_no_cell_of_the_merged_csv_is_a_formula_and_one_apostrophe_off_gives_the
     on_prem = [row(key, source="on_prem", environment="local", worker=key) for key in FORMULAS]
     cloud = [row(key, status="error", error=f"={key}", transform="@x") for key in FORMULAS]
     compare_files(on_prem, [*cloud, row("=only here")], "--no-download")
-    with (compare_files.output / "merged_metrics.csv").open(newline="") as file:
+    with (compare_files.output / "merged_metrics.csv").open(
+        newline="", encoding="utf-8-sig"
+    ) as file:
         records = list(csv.DictReader(file))
     assert [cell for record in records for cell in record.values() if spreadsheet_runs(cell)] == []
     texts = ("image_key", "worker_on_prem", "error_cloud")
@@ -719,7 +900,7 @@ def test_rows_whose_keys_lead_anywhere_are_compared_and_nothing_is_written_there
     assert (code, err) == (1, "")  # the outputs differ, by hash
     assert f"the output differs for {len(keys)} pictures" in out
     assert compare_script.main(["--from", str(bundle), "--output", str(again)]) == 1
-    with (again / "merged_metrics.csv").open(newline="") as file:
+    with (again / "merged_metrics.csv").open(newline="", encoding="utf-8-sig") as file:
         assert {record["image_key"] for record in csv.DictReader(file)} == set(keys)
     made = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
     assert made == {"on_prem.csv", "cloud.csv", "run.zip", "results", "again", "cloud_outputs"}

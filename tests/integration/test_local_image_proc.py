@@ -84,6 +84,20 @@ def test_every_picture_has_a_row_and_every_good_one_an_output(checkout, run_scri
     assert len({row.worker for row in rows.values()}) <= workers
 
 
+def test_why_pictures_failed_and_how_many_are_copies_is_said_once_for_all(checkout, run_script_in):
+    bad = {f"{n}.jpg": f"no picture {n}".encode() for n in range(7)}
+    copies = {f"copy {n}.jpg": jpeg() for n in range(3)}
+    write_pictures(checkout / "images_to_upload", bad | copies)
+    done = run_script_in(SCRIPT, "--workers", "1", "--rounds", "2")
+    assert done.stdout.startswith("on-prem: 10 pictures x 2 rounds, 14 failed, run ")
+    told = [line for line in done.stderr.splitlines() if "picture" in line and "|" not in line]
+    reason = "UnreadableImage: not a picture that can be read here"
+    first, second = told
+    assert first.startswith(f"on-prem: 7 pictures failed ({reason}): '")
+    assert first.endswith(" and 2 more")
+    assert second == "only 8 different pictures among 10"
+
+
 def test_rows_say_where_and_how_they_were_made(checkout, run_script_in):
     slow = {"slow.jpg": jpeg(4000, 1199)}  # begun first, and not the first to be done
     write_pictures(checkout / "images_to_upload", GOOD | slow)

@@ -265,6 +265,15 @@ def test_the_head_says_n_and_environment_and_the_foot_how_to_read_it(drawn, name
     assert "1 picture in both arms" in said(drawn("1 picture", name))
 
 
+def test_n_tells_copies_from_different_pictures(tmp_path):
+    first, second = ([replace(r, output_sha256="0", orig_size=1) for r in rows] for rows in both(4))
+    comparison = compared(tmp_path, first, second)
+    assert chart_style.n_of(comparison) == "1 different picture (4 with copies) in both arms"
+    figure = Figure()
+    notes = charts.plot_paired_ratio(figure, comparison, LIGHT)
+    assert "The mean is over 1 different picture." in notes
+
+
 @every_chart
 def test_n_is_pictures_by_rounds_and_of_pairs_where_some_lack_a_round(drawn, name):
     assert "16 pictures x 3 rounds in both arms" in said(drawn("16 x 3", name))

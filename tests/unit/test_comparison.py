@@ -64,7 +64,7 @@ def both_arms(*keys: str, rounds: int = 1) -> tuple[list[MetricRow], list[Metric
 
 
 def manifest_of(keys: str, rounds: int = 1, size: int = 1000) -> Manifest:
-    pictures = [MANIFEST_LINE(key, size, "ab") for key in keys]
+    pictures = [MANIFEST_LINE(key, size, f"of {key}") for key in keys]
     return parse_manifest(manifest_bytes("run", rounds, pictures))
 
 
@@ -203,7 +203,10 @@ OTHER_WORK = {
     ),
     "input size": ({"orig_size": 7}, "the input differs in size for 1 picture: 'b'"),
     "transform": ({"transform": "v2"}, "other transform versions for 1 picture: 'b'"),
-    "failure": (FAILED, "the arms differ in success or error for 1 picture: 'b'"),
+    "failure": (
+        FAILED | {"error": "OSError: broken"},
+        "the arms differ in success or error for 1 picture ({}): 'b'",
+    ),
 }
 
 
@@ -213,13 +216,14 @@ OTHER_WORK = {
 def test_other_work_on_a_picture_is_a_problem_that_names_it(fields, reason, arm, allow_partial):
     rows = both_arms("a", "b", "c", rounds=2)
     rows[arm][2] = dataclasses.replace(rows[arm][2], image_key="b", **fields)
-    assert problems(compared(*rows, allow_partial=allow_partial)) == [reason]
+    outcomes = ("on_prem: OSError: broken; cloud: ok", "on_prem: ok; cloud: OSError: broken")[arm]
+    assert problems(compared(*rows, allow_partial=allow_partial)) == [reason.format(outcomes)]
 
 
 def test_outputs_that_differ_by_rounding_are_equivalent_and_no_problem():
     cloud = [row("a"), row("b", output_sha256="cd" * 32), row("c")]
     on_prem = [on_prem_row(key) for key in "abc"]
-    both = ("ab" * 32, "cd" * 32)
+    both = (on_prem[1].output_sha256, "cd" * 32)
     rounding, other = PixelDifference(50.0, 2), PixelDifference(40.0, 2)
     comparison = compared(on_prem, cloud, pixels={both: rounding})
     assert problems(comparison) == []
@@ -236,12 +240,65 @@ def test_failing_alike_is_no_problem_though_the_wording_differs_but_another_clas
     alike = errors("OSError: broken", "OSError: truncated: 7 bytes")
     assert problems(alike) == []
     assert warnings(alike) == [
-        "on-prem: 1 picture failed: 'b'",
-        "the cloud: 1 picture failed: 'b'",
+        "on-prem: 1 picture failed (OSError: broken): 'b'",
+        "the cloud: 1 picture failed (OSError: truncated: 7 bytes): 'b'",
     ]
     assert problems(errors("OSError: broken", "MemoryError: broken")) == [
-        "the arms differ in success or error for 1 picture: 'b'"
+        "the arms differ in success or error for 1 picture "
+        "(on_prem: OSError: broken; cloud: MemoryError: broken): 'b'"
     ]
+
+
+MAP_FAILED = (
+    "LambdaFailure: RetriesExhausted after 3 tries: Runtime.ImportModuleError: Unable to import "
+    "module 'lambda_function.handler': /tmp/{}/task/PIL/_imaging.so: failed to map segment from "
+    "shared object"
+)
+
+
+def test_arms_that_differ_say_the_reason_of_each_once_for_all_pictures_that_have_it():
+    on_prem, cloud = both_arms("a", "b", "c", "d")
+    failed = [
+        dataclasses.replace(r, **FAILED, error=MAP_FAILED.format(f"w-{r.image_key}-{n}"))
+        for n, r in enumerate(cloud[:3])
+    ]
+    comparison = compared(on_prem, failed + cloud[3:])
+    (problem,) = problems(comparison)
+    assert problem.startswith(
+        "the arms differ in success or error for 3 pictures "
+        "(on_prem: ok; cloud: LambdaFailure: RetriesExhausted after 3 tries: Runtime.ImportModule"
+    )
+    assert problem.endswith("failed to map segment from shared object (and alike)): 'b', 'c', 'd'")
+    assert "failed to map segment" in verdict_per_picture(comparison)
+
+
+def test_every_pair_of_outcomes_has_its_own_line_the_commonest_first():
+    on_prem, cloud = both_arms(*"abcde")
+    by_key = {"a": "OSError: x", "b": "MemoryError: y", "c": "MemoryError: y"}
+    cloud = [
+        dataclasses.replace(r, **FAILED, error=by_key[r.image_key]) if r.image_key in by_key else r
+        for r in cloud
+    ]
+    differ = "the arms differ in success or error for"
+    assert problems(compared(on_prem, cloud)) == [
+        f"{differ} 2 pictures (on_prem: ok; cloud: MemoryError: y): 'b', 'c'",
+        f"{differ} 1 picture (on_prem: ok; cloud: OSError: x): 'a'",
+    ]
+
+
+def test_of_very_many_pairs_of_outcomes_the_rest_is_counted_and_named_together():
+    keys = [f"{n}.jpg" for n in range(12)]
+    on_prem, cloud = both_arms(*keys, "good.jpg")
+    cloud = [
+        dataclasses.replace(r, **FAILED, error="x" * (int(r.image_key[:-4]) + 1))
+        if r.image_key in keys
+        else r
+        for r in cloud
+    ]
+    found = compared(on_prem, cloud).problems
+    assert sum(len(one.names) for one in found) == len(keys)
+    (rest,) = [one for one in found if "other pairs of outcomes" in one.text]
+    assert "for 4 pictures (4 other pairs of outcomes)" in rest.text
 
 
 @pytest.mark.parametrize("arm", ["on_prem", "cloud"])
@@ -281,8 +338,11 @@ def test_arms_without_a_common_picture_are_not_comparable():
 
 
 def test_arms_in_which_every_picture_failed_are_not_comparable():
-    comparison = compared([on_prem_row(**FAILED)], [row(**FAILED)])
-    assert problems(comparison) == ["no picture was processed in both arms"]
+    error = FAILED | {"error": "OSError: broken"}
+    comparison = compared([on_prem_row(**error)], [row(**error)])
+    assert problems(comparison) == [
+        "no picture was processed in both arms (on_prem: OSError: broken; cloud: OSError: broken)"
+    ]
     assert comparison.ledger.coverage == 1
     assert math.isnan(comparison.first.mean_ms)
 
@@ -291,8 +351,11 @@ def test_arms_in_which_every_picture_failed_are_not_comparable():
 def test_an_arm_in_which_every_picture_failed_is_not_comparable(arm):
     rows = list(both_arms("a", "b"))
     rows[arm] = [dataclasses.replace(r, **FAILED) for r in rows[arm]]
+    outcomes = ["on_prem: ok", "cloud: ok"]
+    outcomes[arm] = outcomes[arm].replace("ok", "no reason in its row")
+    why = "; ".join(outcomes)
     assert problems(compared(*rows)) == [
-        f"the arms differ in success or error for 2 pictures: {named('ab')}",
+        f"the arms differ in success or error for 2 pictures ({why}): {named('ab')}",
         "no picture was processed in both arms",
     ]
 
@@ -320,6 +383,102 @@ def test_a_stray_row_of_a_round_does_not_throw_away_the_other_rounds():
     comparison = compared(on_prem, cloud, allow_partial=True)
     assert (comparison.per_picture.pictures, comparison.per_picture.rounds) == (20, 2)
     assert any("only 2 rounds count" in str(one) for one in comparison.warnings)
+
+
+# --- copies of a picture ------------------------------------------------------------------------
+
+
+def timed_pair(key: str, ratio: float, **facts: object) -> tuple[MetricRow, MetricRow]:
+    on_prem = on_prem_row(key, proc_ms=10.0, cpu_ms=10.0, **facts)
+    return on_prem, row(key, proc_ms=10.0 * ratio, cpu_ms=10.0 * ratio, **facts)
+
+
+def manifest_with(contents: dict[str, str]) -> Manifest:
+    lines = [MANIFEST_LINE(key, 1000, content) for key, content in contents.items()]
+    return parse_manifest(manifest_bytes("run", 1, lines))
+
+
+def compared_with_copies(ratios: dict[str, float], contents: dict[str, str] | None, **facts):
+    arms = zip(*(timed_pair(key, ratio, **facts) for key, ratio in ratios.items()), strict=True)
+    manifest = manifest_with(contents) if contents else None
+    return compared(*map(list, arms), manifest=manifest)
+
+
+def said_of_few(comparison: Comparison) -> list[str]:
+    return [str(one) for one in comparison.warnings if "only" in one.text]
+
+
+def test_forty_copies_of_one_picture_are_one_sample():
+    keys = [f"{n}.jpg" for n in range(40)]
+    comparison = compared_with_copies(dict.fromkeys(keys, 2.0), dict.fromkeys(keys, "one"))
+    assert (comparison.per_picture.pictures, comparison.per_picture.copies) == (1, 39)
+    assert said_of_few(comparison) == [
+        "only 1 different picture among 40; copies of a picture count as one",
+        "only 1 different picture (40 with copies): other pictures may say otherwise; "
+        "use 20 or more",
+    ]
+    assert verdict_per_picture(comparison).startswith(
+        "cannot tell which is faster per picture: fewer than 3 different pictures"
+    )
+    assert "1 different picture (40 with copies) x 1 round" in verdict_per_picture(comparison)
+    assert "too few pictures" in ratio_line(comparison)
+
+
+def test_copies_of_one_among_other_pictures_are_averaged_and_counted_once():
+    ratios = {"a": 2.0, "b": 8.0, "c": 1.0, "d": 2.0, "e": 4.0}
+    contents = {"a": "x", "b": "x", "c": "c", "d": "d", "e": "e"}
+    estimate = compared_with_copies(ratios, contents).per_picture
+    alone = compared_with_copies({"a": 4.0, "c": 1.0, "d": 2.0, "e": 4.0}, None).per_picture
+    assert (estimate.pictures, estimate.copies) == (4, 1)
+    assert estimate.ratio == pytest.approx(alone.ratio)
+    assert (estimate.low, estimate.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_without_copies_nothing_is_said_of_them_and_nothing_changes():
+    ratios = {f"{n}.jpg": 1 + n / 10 for n in range(20)}
+    comparison = compared_with_copies(ratios, {key: f"of {key}" for key in ratios})
+    assert said_of_few(comparison) == []
+    assert ", 20 pictures x 1 round" in verdict_per_picture(comparison)
+    logs = np.log([list(ratios.values())]).T
+    assert comparison.per_picture.log_half_width == estimate_ratio(logs).log_half_width
+
+
+def test_pictures_that_could_not_be_read_when_listed_are_no_copies_of_each_other():
+    ratios = dict.fromkeys("abcd", 2.0)
+    assert compared_with_copies(ratios, dict.fromkeys("abcd", "")).per_picture.pictures == 4
+
+
+def test_without_a_manifest_equal_outputs_of_inputs_of_one_size_are_copies():
+    ratios = dict.fromkeys("abcd", 2.0)
+    comparison = compared_with_copies(ratios, None, output_sha256="ab" * 32)
+    assert (comparison.per_picture.pictures, comparison.different_pictures) == (1, 1)
+    arms = [
+        timed_pair(key, 2.0, output_sha256="ab" * 32, orig_size=n) for n, key in enumerate("ab")
+    ]
+    assert compared(*map(list, zip(*arms, strict=True))).per_picture.pictures == 2
+    nothing = compared_with_copies(ratios, None, output_sha256="")
+    assert nothing.per_picture.pictures == 4
+
+
+def test_failures_of_copies_are_one_failure_in_the_interval():
+    keys = [f"{n}.jpg" for n in range(40)]
+    rows = [on_prem_row(k, **FAILED) for k in keys], [row(k, **FAILED) for k in keys]
+    copies = compared(*rows, manifest=manifest_with(dict.fromkeys(keys, "one")))
+    one = compared([rows[0][0]], [rows[1][0]])
+    measure = "failures_per_1000"
+    assert copies.steadiness["cloud"][measure] == one.steadiness["cloud"][measure]
+    assert copies.first.failed == 40
+
+
+def test_copies_do_not_make_cold_starts_matter():
+    """The warm pairs weigh as the headline does: a picture once, however many copies it has."""
+    pairs = [timed_pair(f"{n}", 8.0) for n in range(30)] + [timed_pair("z", 2.0)]
+    on_prem, cloud = map(list, zip(*pairs, strict=True))
+    cloud[0] = dataclasses.replace(cloud[0], cold_start=True)
+    contents = {str(n): "one" for n in range(30)} | {"z": "z"}
+    comparison = compared(on_prem, cloud, manifest=manifest_with(contents))
+    assert comparison.ratio_without_cold == pytest.approx(4.0)
+    assert not any("cold starts count" in one.text for one in comparison.warnings)
 
 
 # --- the reference run --------------------------------------------------------------------------
@@ -569,6 +728,28 @@ def test_an_unreadable_timestamp_makes_the_makespan_unknown_and_nothing_fails(ti
     assert problems(comparison) == []
     assert comparison.whole_job is None
     assert "nan" not in table(comparison)
+
+
+def test_timestamps_without_seconds_leave_the_makespan_unknown_and_are_named():
+    """As a spreadsheet writes them; a makespan would be wrong by up to a minute."""
+    for timestamp in ("2025-11-24 10:00", "2025-11-24T10:00+00:00", "24.11.2025 10:00", "00:01.1"):
+        on_prem = [on_prem_row(key, timestamp=timestamp) for key in "ab"]
+        comparison = compared(on_prem, [row("a"), row("b")])
+        assert math.isnan(comparison.first.makespan_s)
+        assert comparison.second.makespan_s > 0
+        assert (
+            f"on-prem: 2 timestamps such as {timestamp!r} are no ISO 8601 time with seconds, so "
+            "nothing is said of the whole job; a spreadsheet may have changed the file"
+        ) in warnings(comparison)
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["2026-01-02T03:04:00+00:00", "2026-01-02 03:04:00", "20260102T030400Z"]
+)
+def test_a_timestamp_on_the_full_minute_is_as_good_as_any(timestamp):
+    comparison = compared([on_prem_row("a", timestamp=timestamp)], [row("a")])
+    assert comparison.first.makespan_s > 0
+    assert not any("timestamp" in one for one in warnings(comparison))
 
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01", "1500-01-01T00:00:00Z", "9999-12-31T23:59Z"])

@@ -282,6 +282,11 @@ def test_equal_measurements_are_written_alike_in_whatever_order_they_came():
     assert pixels_to_csv(pixels) == pixels_to_csv(dict(reversed(pixels.items())))
 
 
+def test_measured_differences_that_a_spreadsheet_saved_again_are_read():
+    data = pixels_to_csv({("x", "y"): ROUNDING})
+    assert pixels_from_csv(b"\xef\xbb\xbf" + data) == pixels_from_csv(data)
+
+
 KEPT = pixels_to_csv({("x", "y"): ROUNDING}).decode()
 NOT_KEPT = {
     "nothing": "",

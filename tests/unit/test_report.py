@@ -112,7 +112,7 @@ def frames(folder: Path, *arms: list) -> list[pd.DataFrame]:
 
 
 def manifest_of(keys: list[str], rounds: int, run_id: str = "run") -> Manifest:
-    pictures = pd.DataFrame({"image_key": keys, "size": 1000, "sha256": "x"})
+    pictures = pd.DataFrame({"image_key": keys, "size": 1000, "sha256": keys})
     return Manifest(run_id, rounds, pictures)
 
 
@@ -258,6 +258,23 @@ def test_problems_are_listed_with_their_pictures_and_only_when_there_are_any(sta
         assert problem.text in text
         assert problem.named() in text
     assert "Problems" not in said(states["comparable"])
+
+
+def test_failures_have_a_table_by_arm_and_reason_and_without_any_there_is_none(states, compared):
+    facts = {"status": "error", "error": "OSError: truncated", "new_size": 0}
+    text = said(compared(cloud_facts=facts), "ledger")
+    assert "Why pictures failed" in text
+    assert "the cloud 16 48 OSError: truncated" in text
+    assert "'holiday/picture 0.jpg'" in text
+    assert "Why pictures failed" not in said(states["comparable"])
+
+
+def test_copies_are_told_apart_from_different_pictures(compared):
+    keys = names(16)
+    pictures = pd.DataFrame({"image_key": keys, "size": 1000, "sha256": ["one", "one", *keys[2:]]})
+    text = said(compared(manifest=Manifest("run", 3, pictures)))
+    assert "different pictures, n 15 (16 with copies)" in text
+    assert "only 15 different pictures among 16" in text
 
 
 def test_the_embedded_cloud_is_said_not_to_be_aws_and_aws_is_not(compared):
@@ -425,7 +442,8 @@ def test_outputs_are_asked_for_by_arm_key_and_hash_and_become_small_jpegs(compar
         return jpeg(800, 600)
 
     (picture,) = slowest_pictures(compared(), outputs, 1)
-    assert asked == [(arm, picture.image_key, "ab" * 32) for arm in ("on_prem", "cloud")]
+    sha256 = row(picture.image_key).output_sha256
+    assert asked == [(arm, picture.image_key, sha256) for arm in ("on_prem", "cloud")]
     for data in (picture.on_prem_jpeg, picture.cloud_jpeg):
         with Image.open(io.BytesIO(data)) as small:
             assert (small.format, small.size) == ("JPEG", (240, 180))

@@ -134,6 +134,64 @@ def test_an_empty_cell_is_unknown_where_the_reference_run_has_no_such_column(tmp
     assert rows[["cpu_ms", "store_ms"]].isna().all(axis=None)
 
 
+# --- what a spreadsheet made of it --------------------------------------------------------------
+
+
+def saved_again(rows: list[MetricRow], change) -> str:
+    """The text of a file of `rows` after `change` of its lines."""
+    lines = (HEADER + rows_to_csv(rows)).splitlines()
+    return "\r\n".join(change(lines))
+
+
+def quoted(lines: list[str]) -> list[str]:
+    return [",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
+
+
+SAVED_AGAIN = {
+    "as it was": lambda lines: [*lines, ""],
+    "no line end at the end": lambda lines: lines,
+    "a byte-order mark": lambda lines: ["\ufeff" + lines[0], *lines[1:], ""],
+    "blank last lines": lambda lines: [*lines, "", "", ""],
+    "blank cells in last lines": lambda lines: [*lines, "," * lines[0].count(","), ",,", ""],
+    "TRUE and FALSE": lambda lines: [
+        line.replace(",true,", ",TRUE,").replace(",false,", ",FALSE,") for line in lines
+    ],
+    "columns added": lambda lines: [f"{line},,," for line in lines],
+    "columns added below the header": lambda lines: [lines[0], *(f"{x},," for x in lines[1:])],
+    "all in quotes": quoted,
+    "all in quotes, byte-order mark": lambda lines: ["\ufeff" + "\r\n".join(quoted(lines))],
+    "no comma before an empty last cell": lambda lines: [
+        lines[0], *(line.removesuffix(",") for line in lines[1:])
+    ],
+    "all of it": lambda lines: [
+        f"\ufeff{lines[0]},,",
+        *(f"{line.replace(',true,', ',TRUE,')},," for line in lines[1:]),
+        ",,",
+        "",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SAVED_AGAIN.values(), ids=SAVED_AGAIN)
+@pytest.mark.parametrize("chunk_rows", [1, 50_000])
+def test_rows_that_a_spreadsheet_saved_again_are_the_same_rows(
+    tmp_path, monkeypatch, change, chunk_rows
+):
+    rows = [row("é.jpg", cold_start=True), row("b.jpg"), row("c.jpg", status="error", error="x")]
+    expected = frame(rows)
+    monkeypatch.setattr(metrics.analysis.rows, "CHUNK_ROWS", chunk_rows)
+    read = read_rows(file_of(tmp_path, saved_again(rows, change)), "cloud")
+    pd.testing.assert_frame_equal(read.astype(str), expected.astype(str))
+
+
+@pytest.mark.parametrize("column", ["orig_size", "new_size"])
+def test_a_size_with_a_fraction_is_refused_since_it_may_be_a_thousand_times_as_much(
+    tmp_path, column
+):
+    said = refusal_of_cell(tmp_path, column, "1.234")
+    assert f"line 3, column {column}: '1.234' is no valid number" in said
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 GOOD = "2025-11-20,a.jpg,10,5,1.5"
@@ -148,6 +206,20 @@ UNREADABLE = {
     "a short record": (f"{REFERENCE_HEADER}\n{GOOD}\nx,b,1\n", "line 3: 3 columns"),
     "a long record": (f"{REFERENCE_HEADER}\n{GOOD}\n{GOOD},9\n", "line 3: 6 columns"),
     "an empty line": (f"{REFERENCE_HEADER}\n{GOOD}\n\n{GOOD}\n", "line 3: 0 columns"),
+    "blank cells between rows": (f"{REFERENCE_HEADER}\n{GOOD}\n,,,,\n{GOOD}\n", "line 3: "),
+    "semicolons": (
+        f"{REFERENCE_HEADER}\n{GOOD}\n".replace(",", ";"),
+        "line 1: its columns are separated by ';' in place of ','; save it as CSV UTF-8",
+    ),
+    "tabs": (
+        f"{REFERENCE_HEADER}\n{GOOD}\n".replace(",", "\t"),
+        r"line 1: its columns are separated by '\t' in place of ','; save it as CSV UTF-8",
+    ),
+    "whole lines in quotes": (
+        f'"{REFERENCE_HEADER}"\n"{GOOD}"\n',
+        "line 1: its columns are quoted as a whole; save it as CSV UTF-8",
+    ),
+    "a separator line": (f"sep=;\n{REFERENCE_HEADER}\n{GOOD}\n", "line 1: its columns are sep"),
     "a broken quote": (f'{REFERENCE_HEADER}\n{GOOD}\nx,"b"c,1,1,1\n', "line 3: "),
     "an open quote": (f'{REFERENCE_HEADER}\n{GOOD}\nx,"b,1,1,1\n', "line 3: "),
     "an endless cell": (f"{REFERENCE_HEADER}\nx,{'a' * 200_000},1,1,1\n", "line 2: "),
@@ -187,7 +259,11 @@ def refusal_of_cell(folder: Path, column: str, cell: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "cell", ["fast", "-1", "nan", "inf", "-inf", "", "1,5", "1e300", "1e999", "0x10"]
+    "cell",
+    [
+        *("fast", "-1", "nan", "inf", "-inf", "", "1e300", "1e999", "0x10"),
+        *("1,5", "1,234", "1.234,5", "1 234", "1\u00a0234", "1\u202f234", "1'234", "1.234.567"),
+    ],
 )
 @pytest.mark.parametrize("column", ["orig_size", "new_size", "proc_ms"])
 def test_a_cell_that_is_no_number_is_named_by_line_and_column(tmp_path, column, cell):
@@ -206,7 +282,8 @@ def test_an_optional_number_may_be_empty_but_not_wrong(tmp_path, cell):
 
 
 @pytest.mark.parametrize(
-    ("column", "cell"), [("status", "OK"), ("status", ""), ("cold_start", "yes")]
+    ("column", "cell"),
+    [("status", "OK"), ("status", ""), ("cold_start", "yes"), ("cold_start", "WAHR")],
 )
 def test_a_cell_outside_the_few_words_of_its_column_is_named_by_line_and_column(
     tmp_path, column, cell
@@ -232,6 +309,11 @@ def test_a_file_that_is_not_utf8_is_refused_by_name_and_line(tmp_path):
     path.write_bytes(f"{REFERENCE_HEADER}\n{GOOD}\nx,caf\xe9.jpg,1,1,1\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"rows\.csv, line 3: not UTF-8 text"):
         read_rows(path, "on_prem")
-    path.write_bytes(f"{REFERENCE_HEADER}\n{GOOD}\n".encode("utf-16"))
-    with pytest.raises(UserError, match=r"rows\.csv, line 1: not UTF-8 text"):
-        read_rows(path, "on_prem")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        text = f"{REFERENCE_HEADER}\n{GOOD}\n"
+        mark = "" if encoding == "utf-16" else "\ufeff"
+        path.write_bytes((mark + text).encode(encoding))
+        with pytest.raises(UserError) as caught:
+            read_rows(path, "on_prem")
+        said = str(caught.value)
+        assert "rows.csv, line 1: not UTF-8 text but UTF-16; save it as CSV UTF-8" in said

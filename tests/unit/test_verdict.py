@@ -376,7 +376,8 @@ def test_the_ledger_line_counts_every_state_that_there_is():
 
 def test_the_same_work_line_counts_every_state():
     hashes = ["ab" * 32, "other", "", ""]
-    on_prem = [on_prem_row(k) for k in "abc"] + [on_prem_row("d", output_sha256="")]
+    on_prem = [on_prem_row(k, output_sha256="ab" * 32) for k in "abc"]
+    on_prem.append(on_prem_row("d", output_sha256=""))
     cloud = [row(k, output_sha256=h) for k, h in zip("abcd", hashes, strict=True)]
     assert same_work_line(compare(frame(on_prem), frame(cloud))) == (
         "same work: of 4 pairs, 1 identical, 0 equivalent, 2 different, "
