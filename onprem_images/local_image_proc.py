@@ -27,11 +27,11 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
-from metrics.analysis.reasons import failure_findings, failures_by_reason
 from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
 from metrics.common.findings import counted
 from metrics.common.machine import available_cpus, memory_mb, new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
+from metrics.common.reasons import failure_findings, failures_by_reason
 from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import (
     Picture,

@@ -23,13 +23,6 @@ from scipy import stats
 from metrics.analysis.interval import RatioEstimate, estimate_ratio, mean_of_copies, over_rounds
 from metrics.analysis.ledger import JOIN, Ledger, Manifest, contents_of, take_stock
 from metrics.analysis.output_equivalence import STATES, PixelDifferences, classify
-from metrics.analysis.reasons import (
-    MOST_REASONS,
-    Failure,
-    failure_findings,
-    failures_by_reason,
-    without_varying,
-)
 from metrics.analysis.stability import (
     FEW_PICTURES,
     cpu_share,
@@ -40,6 +33,13 @@ from metrics.analysis.stability import (
 from metrics.analysis.steadiness import Measure, steadiness
 from metrics.common.cli import UserError
 from metrics.common.findings import Finding, counted, counted_pictures, names_of, printable
+from metrics.common.reasons import (
+    MOST_REASONS,
+    Failure,
+    failure_findings,
+    failures_by_reason,
+    without_varying,
+)
 
 if TYPE_CHECKING:
     from metrics.analysis.break_even import BreakEven

@@ -27,9 +27,9 @@ from lambda_function.metrics_log import (
     rows_of_csv,
     status_of,
 )
-from metrics.analysis.reasons import Failure, failure_findings, failures_by_reason
 from metrics.common.cli import UserError, cloud_problem
 from metrics.common.paths import cloud_output_path, write_whole
+from metrics.common.reasons import Failure, failure_findings, failures_by_reason
 
 MANIFESTS_PREFIX = "metrics/manifests/"
 POLL_S = 0.5

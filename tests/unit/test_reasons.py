@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.analysis.reasons import MOST_REASONS, Failure, failure_findings, failures_by_reason
+from metrics.common.reasons import MOST_REASONS, Failure, failure_findings, failures_by_reason
 
 IDS = ("8f14e45f-ceea-467f-a9c1-2b1f3a4d5e6f", "0cc175b9-c0f1-4a2b-8c3d-9e8f7a6b5c4d")
 ALIKE = {
