@@ -20,6 +20,7 @@ from rows import row
 import compare_cloud_onprem_metrics as compare_script
 from lambda_function.image_transform import JPEG_QUALITY, output_name, transform_image
 from lambda_function.metrics_log import CSV_KEY, HEADER, MetricRow, rows_to_csv
+from metrics import run_lock
 from metrics.analysis import output_equivalence
 from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.bundle import unpack
@@ -166,6 +167,7 @@ def judged_here(tmp_path, monkeypatch):
     monkeypatch.setattr(judgement, "CHARTS", judgement.CHARTS[:1])
     for name in ("RUN_JSON", "PIXELS_CSV", "INVOCATIONS_CSV"):
         monkeypatch.setattr(judgement, name, tmp_path / name)
+    monkeypatch.setattr(run_lock, "RUN_LOCK", tmp_path / ".run.lock")
 
 
 @pytest.fixture
