@@ -38,14 +38,17 @@ from metrics.common.cli import (
     run_script,
     script_parser,
 )
+from metrics.common.originals import check_target
 from metrics.common.paths import (
     CLOUD_CSV,
     LOCAL_CSV,
     MANIFEST_JSON,
+    PROJECT,
     RESULTS,
     shown,
     write_whole,
 )
+from metrics.common.run_lock import checkout_lock
 
 if TYPE_CHECKING:
     from metrics.analysis.bundle import Evidence
@@ -127,13 +130,23 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from metrics.report.judgement import check_files, check_output
+
+    check_output(args.output)
+    check_files(args.bundle, args.against)
+    writes_here = args.output.resolve().is_relative_to(PROJECT)
+    if args.bundle_from and not writes_here:
+        return judge_bundle(args)
+    downloads = not (args.bundle_from or args.no_download or args.aa)
+    with checkout_lock(args.run_id, writes=writes_here or downloads):
+        return judge_bundle(args) if args.bundle_from else judge_rows(args, downloads)
+
+
+def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
     from metrics.analysis.bundle import Choices
     from metrics.collect.cloud_rows import download_outputs, wait_for_rows
-    from metrics.report.judgement import check_files, evidence_here, judge
+    from metrics.report.judgement import evidence_here, judge
 
-    check_files(args.bundle, args.against)
-    if args.bundle_from:
-        return judge_bundle(args)
     choices = Choices(
         args.run_id, args.aa, args.allow_partial, Assumptions(**chosen_assumptions(args))
     )
@@ -141,7 +154,8 @@ def run(args: argparse.Namespace) -> int:
     manifest = args.manifest or (MANIFEST_JSON if own_rows and MANIFEST_JSON.exists() else None)
     evidence = evidence_here(args.local_csv, args.cloud_csv, manifest, choices)
     fetch_outputs = None
-    if not (args.no_download or args.aa):
+    if downloads:
+        check_cloud_csv(args.cloud_csv)
         cloud = cloud_of(args)
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
         bucket, expected = buckets.output, expected_rows(evidence)
@@ -188,6 +202,22 @@ def expected_rows(evidence: "Evidence") -> set[RowId]:
     rows = read_rows(evidence.local_csv, "on_prem")
     rows = rows[rows["run_id"] == (chosen or only_run(rows))]
     return {RowId(*row) for row in rows[list(RowId._fields)].itertuples(index=False)}
+
+
+def check_cloud_csv(target: Path) -> None:
+    """Raise UserError when a download to a file that --cloud-csv names would replace anything but
+    an earlier download: rows of the cloud arm, with their runs."""
+    from metrics.analysis.rows import read_rows
+
+    def is_download(path: Path) -> bool:
+        try:
+            rows = read_rows(path, "cloud")
+        except UserError:
+            return False
+        return set(rows["source"]) == {"cloud"} and "" not in set(rows["run_id"])
+
+    if target.resolve() != CLOUD_CSV.resolve():
+        check_target(target, "--cloud-csv, without --no-download,", is_download)
 
 
 def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments
 from lambda_function.cloud import add_cloud_arguments
+from lambda_function.image_transform import output_name
 from metrics.analysis.assumptions import Assumptions, chosen_assumptions
 from metrics.analysis.run_record import recorded_command
 from metrics.analysis.sweep import (
@@ -47,6 +48,8 @@ from metrics.common.cli import (
 )
 from metrics.common.machine import available_cpus, new_run_id
 from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
+from metrics.common.run_lock import checkout_lock
+from onprem_images.outputs import check_outputs
 
 if TYPE_CHECKING:
     from metrics.analysis.stopping import Limits
@@ -186,18 +189,48 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 def run(args: argparse.Namespace) -> int:
     """A run for each point of the sweeps, whose rows are kept, and then the one that is judged."""
-    from metrics.collect.cloud_rows import download_outputs
-    from metrics.run.dry_run import check_cost, print_plan
-    from metrics.run.round_runner import CloudInUse, Run, has_own_cloud
+    if args.dry_run:
+        from metrics.run.dry_run import print_plan
+
+        pictures, _, _, settings = prepare(args)
+        print_plan(args, pictures, settings)
+        return DONE
+    new_id = args.run_id or (None if args.resume else new_run_id())
+    with checkout_lock(new_id) as lock:
+        pictures, interrupted_id, unfinished, settings = prepare(args)
+        sweep_id = interrupted_id or new_id or new_run_id()
+        lock.name(sweep_id)
+        return run_all(args, pictures, settings, sweep_id, unfinished)
+
+
+def prepare(
+    args: argparse.Namespace,
+) -> "tuple[list[Picture], str | None, Unfinished | None, list[Setting]]":
+    """The pictures, what of an interrupted run there is, and the settings. Nothing is changed, and
+    nothing is begun, before it is clear that no file of the user's would be lost."""
     from onprem_images.dataset import load_pictures
 
     pictures = load_pictures(args.images)
+    check_outputs([output_name(picture.image_key) for picture in pictures])
+    if args.bundle:
+        from metrics.analysis.bundle import check_bundle
+
+        check_bundle(args.bundle, [args.images / "any", *(picture.path for picture in pictures)])
     sweep_id, unfinished = interrupted_run(args, pictures) if args.resume else (None, None)
-    sweep_id = sweep_id or args.run_id or new_run_id()
-    settings = settings_of(args, len(pictures))
-    if args.dry_run:
-        print_plan(args, pictures, settings)
-        return DONE
+    return pictures, sweep_id, unfinished, settings_of(args, len(pictures))
+
+
+def run_all(
+    args: argparse.Namespace,
+    pictures: "list[Picture]",
+    settings: list[Setting],
+    sweep_id: str,
+    unfinished: "Unfinished | None",
+) -> int:
+    from metrics.collect.cloud_rows import download_outputs
+    from metrics.run.dry_run import check_cost
+    from metrics.run.round_runner import CloudInUse, Run, has_own_cloud
+
     if args.max_cost and args.cloud == "aws":
         check_cost(args, pictures, settings)
     if args.bundle or args.against:
@@ -226,7 +259,7 @@ def run(args: argparse.Namespace) -> int:
                 one.record.conclude(DONE)
         fetch = None if args.aa else partial(download_outputs, cloud.s3, cloud.buckets.output)
         with one.record.step("compare"):
-            exit_code = judge_rows_here(args, fetch)
+            exit_code = judge_rows_here(args, one.run_id, fetch)
     one.record.conclude(exit_code)
     return exit_code
 
@@ -290,11 +323,14 @@ def interrupted_run(
     return sweep_id, before
 
 
-def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = None) -> int:
+def judge_rows_here(
+    args: argparse.Namespace, run_id: str, fetch_outputs: Callable | None = None
+) -> int:
     from metrics.analysis.bundle import Choices
     from metrics.report.judgement import evidence_here, judge
 
     choices = Choices(
+        run_id=run_id,  # nothing of another run is judged, whatever lies here
         aa=args.aa,
         allow_partial=args.allow_partial,
         assumptions=Assumptions(**chosen_assumptions(args)),

@@ -40,6 +40,7 @@ from metrics.common.cli import (
 )
 from metrics.common.machine import new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, shown
+from metrics.common.run_lock import checkout_lock
 from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
 
 PARALLEL_UPLOADS = 8
@@ -73,16 +74,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.dry_run:
+        return print_what_would_be_uploaded(args)
+    with checkout_lock(args.run_id, writes=False) as lock:  # else the rows may be of another run
+        run_id = args.run_id or run_id_of_local_rows() or new_run_id()
+        lock.name(run_id)
+        return upload(args, run_id)
+
+
+def print_what_would_be_uploaded(args: argparse.Namespace) -> int:
+    pictures, buckets = load_pictures(args.images), find_buckets(cloud_of(args))
+    for picture in pictures:
+        print(f"{picture.size:>12,} bytes  s3://{buckets.input}/{object_key(picture)}")
+    total = sum(picture.size for picture in pictures)
+    print(f"would upload {len(pictures)} pictures, {total:,} bytes")
+    return DONE
+
+
+def upload(args: argparse.Namespace, run_id: str) -> int:
     pictures = load_pictures(args.images)
     cloud = cloud_of(args)
     buckets = find_buckets(cloud)
-    if args.dry_run:
-        for picture in pictures:
-            print(f"{picture.size:>12,} bytes  s3://{buckets.input}/{object_key(picture)}")
-        total = sum(picture.size for picture in pictures)
-        print(f"would upload {len(pictures)} pictures, {total:,} bytes")
-        return DONE
-    run_id = args.run_id or run_id_of_local_rows() or new_run_id()
     s3, before = make_client(cloud, "s3"), frozenset()
     check_conditional_writes(s3, buckets.output)
     if args.resume:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lambda_function.image_transform import output_name
 from metrics.common.cli import UserError
+from metrics.common.originals import check_folder, check_pictures
 from metrics.common.paths import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, write_whole
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
@@ -47,12 +48,15 @@ def load_pictures(folder: Path) -> list[Picture]:
     """The pictures of `folder`, largest first.
 
     Generates the sample set when the project's own folder holds none. Raises UserError when
-    there is none elsewhere, or when names rule out that every picture gets an output of its own.
+    there is none elsewhere, when one lies where runs write, or when names rule out that every
+    picture gets an output of its own.
     """
     IMAGES.mkdir(exist_ok=True)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; put pictures there, or name one with --images")
+    check_folder(folder)  # before a walk that may be long
     paths = find_files(folder)
+    check_pictures(paths.values())
     if not paths and folder.samefile(IMAGES):
         from onprem_images.sample_images import generate_sample_images
 

@@ -32,6 +32,7 @@ from metrics.common.findings import counted
 from metrics.common.machine import available_cpus, memory_mb, new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.reasons import failure_findings, failures_by_reason
+from metrics.common.run_lock import checkout_lock
 from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import (
     Picture,
@@ -40,7 +41,7 @@ from onprem_images.dataset import (
     order_of_pass,
     write_manifest,
 )
-from onprem_images.outputs import check_no_links, clear_outputs, record_outputs
+from onprem_images.outputs import check_outputs, clear_outputs, record_output
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +65,14 @@ def add_workers_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures, run_id = load_pictures(args.images), args.run_id or new_run_id()
+    run_id = args.run_id or new_run_id()
+    with checkout_lock(run_id):
+        return run_alone(args, run_id)
+
+
+def run_alone(args: argparse.Namespace, run_id: str) -> int:
+    pictures = load_pictures(args.images)
+    check_outputs([output_name(picture.image_key) for picture in pictures])
     write_manifest(run_id, args.rounds, pictures)
     rows = []
     for number in range(1, args.rounds + 1):
@@ -91,10 +99,9 @@ def process_on_prem(
     before. Raises UserError when a worker dies.
     """
     if round_number == 1:
-        check_no_links([output_name(picture.image_key) for picture in pictures])
         clear_outputs()
+        check_outputs([output_name(picture.image_key) for picture in pictures])
         LOCAL_CSV.unlink(missing_ok=True)
-        record_outputs([output_name(picture.image_key) for picture in pictures])
     order, rows = order_of_pass(pictures, round_number), []
     with (
         worker_pool(min(workers, len(pictures)), warm_up) as pool,
@@ -131,6 +138,7 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
         measured = measure_picture(data, picture.sha256)
     if measured.output is not None:
         target = OUTPUT_LOCAL / output_name(picture.image_key)
+        record_output(output_name(picture.image_key), measured.output_sha256)
         _, store_ms = timed(write_whole, target, measured.output)
     return MetricRow.of(
         measured,

@@ -20,7 +20,9 @@ from pathlib import Path
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from metrics.common.cli import UserError
 from metrics.common.machine import available_cpus
+from metrics.common.paths import shown, write_whole
 from metrics.common.worker_pool import results, worker_pool
 
 # Fixed, so that everybody's sample pictures are the same bytes and results can be compared.
@@ -88,23 +90,31 @@ PICTURES = (
 
 
 def generate_sample_images(folder: Path) -> list[Path]:
-    """Write the pictures into `folder` (made if missing), replacing files of the same names.
+    """Write the pictures into `folder` (made if missing). Raises UserError when anything else has
+    the name of one, also a link that leads nowhere: it is the user's.
 
     Nothing is written before all are rendered, so an interruption of that leaves nothing.
     """
-    contents = _render_in_processes()
     paths = [Path(folder, picture.name) for picture in PICTURES]
+    _check_free(paths)
+    contents = _render_in_processes()
     drafts = [path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in paths]
     try:
         for draft, content in zip(drafts, contents, strict=True):
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content)
+            write_whole(draft, content)
+        _check_free(paths)  # rendering takes a while
         for draft, path in zip(drafts, paths, strict=True):
             os.replace(draft, path)
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
     return paths
+
+
+def _check_free(paths: list[Path]) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            raise UserError(f"{shown(path)} is in the way of a sample picture; move it away")
 
 
 def _render_in_processes() -> list[bytes]:

@@ -10,6 +10,7 @@ import json
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from metrics.analysis.output_equivalence import (
 )
 from metrics.analysis.sweep import is_kept_file, kept_files
 from metrics.common.cli import UserError
+from metrics.common.originals import check_apart, check_target
 from metrics.common.paths import SWEEP, shown, whole_file
 
 # 1  2026-11: first version
@@ -90,6 +92,22 @@ def pack(
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+
+
+def check_bundle(target: Path, pictures: Iterable[Path] = ()) -> None:
+    """Raise UserError for a --bundle that would replace anything but a bundle, or lies among the
+    pictures."""
+    check_target(target, "--bundle", is_bundle)
+    check_apart(target.parent, target, "--bundle", pictures)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether pack() wrote it, by what all bundles of all versions hold."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"bundle.json", "local_metrics.csv"} <= set(archive.namelist())
+    except NOT_A_BUNDLE:
+        return False
 
 
 def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:

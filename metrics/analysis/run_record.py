@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from lambda_function.metrics_log import utc_now
 from metrics.common.cli import without_credentials
@@ -72,6 +73,15 @@ def record_of(run_json: bytes | None, run_id: str) -> dict:
         return record | {"steps": [NO_STEP | step for step in record.get("steps", [])]}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+
+
+def run_id_in(path: Path) -> str | None:
+    """The run that a run.json or a manifest is of; None when there is none to be read."""
+    try:
+        run_id = json.loads(path.read_bytes())["run_id"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return run_id if isinstance(run_id, str) else None
 
 
 def recorded_command(words: list[str]) -> str:

@@ -14,7 +14,7 @@ RESULTS = PROJECT / "metrics"
 IMAGES = PROJECT / "images_to_upload"
 OUTPUT_LOCAL = PROJECT / "onprem_images" / "output_local"
 LOCAL_CSV = PROJECT / "onprem_images" / "metrics" / "local_metrics.csv"
-OUTPUTS_JSON = PROJECT / "onprem_images" / "metrics" / "outputs.json"
+OUTPUTS_JSONL = PROJECT / "onprem_images" / "metrics" / "outputs.jsonl"
 CLOUD_CSV = RESULTS / "lambda_metrics.csv"
 MERGED_CSV = RESULTS / "merged_metrics.csv"
 RUN_JSON = RESULTS / "run.json"
@@ -27,6 +27,10 @@ REPORT_HTML = RESULTS / "report.html"
 CHARTS = RESULTS / "charts"
 SWEEP = RESULTS / "sweep"
 FUNCTION_JSON = RESULTS / "function_settings.json"  # while a sweep has changed them
+RUN_LOCK = RESULTS / ".run.lock"  # of the run that is under way, see run_lock.py
+# Where runs write, replace and delete. A new place that code writes to belongs here: no picture of
+# a run may lie in one, see originals.py.
+WRITTEN_FOLDERS = (OUTPUT_LOCAL, LOCAL_CSV.parent, CHARTS, CLOUD_OUTPUTS, SWEEP, RESULTS)
 PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed run leaves some
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),

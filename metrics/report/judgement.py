@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from metrics.analysis.break_even import break_even_of, sentence
-from metrics.analysis.bundle import Choices, Evidence, pack, unpack
+from metrics.analysis.bundle import Choices, Evidence, check_bundle, pack, unpack
 from metrics.analysis.comparison import ARMS, ARMS_OF_AA, Comparison, compare, only_run
 from metrics.analysis.cost import Bill, bill_lines, bill_of
 from metrics.analysis.ledger import Manifest, contents_of, read_manifest
@@ -30,6 +30,7 @@ from metrics.analysis.sweep_results import Point, Sweep, sweeps_of
 from metrics.collect.invocations import billed_by_round, invocations_from_csv, with_invocations
 from metrics.common.cli import DONE, FAILED, UserError, cloud_problem
 from metrics.common.findings import counted
+from metrics.common.originals import check_apart, check_target
 from metrics.common.paths import (
     CLOUD_CSV,
     INVOCATIONS_CSV,
@@ -38,6 +39,7 @@ from metrics.common.paths import (
     MERGED_CSV,
     PIXELS_CSV,
     REPORT_HTML,
+    RESULTS,
     RUN_JSON,
     SUMMARY_JSON,
     SWEEP,
@@ -49,7 +51,7 @@ from metrics.report.charts import CHARTS, draw_charts
 from metrics.report.page import ReportChart, render_report, slowest_pictures
 from metrics.report.run_diff import describe_changes
 from metrics.report.spreadsheet import defused
-from metrics.report.summary_json import summary_bytes
+from metrics.report.summary_json import is_summary, summary_bytes
 from metrics.report.sweep_charts import chart_of
 from metrics.report.verdict import (
     ledger_line,
@@ -159,11 +161,21 @@ def check_files(bundle: Path | None, against: Path | None) -> None:
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
             unpack(against, Path(folder))
     if bundle:
-        if bundle.is_dir():
-            raise UserError(f"{shown(bundle)} is a folder; name a file for --bundle")
+        check_bundle(bundle)
         bundle.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=bundle.parent):
             pass
+
+
+def check_output(folder: Path) -> None:
+    """Raise UserError when results in `folder` would be among pictures, or replace files that are
+    no results: a folder with results has their summary."""
+    check_apart(folder, folder, "--output")
+    if folder.resolve() == RESULTS or is_summary(folder / SUMMARY_JSON.name):
+        return
+    written = [folder / path.name for path in (SUMMARY_JSON, REPORT_HTML, MERGED_CSV)]
+    for path in [*written, *sorted((folder / CHARTS_FOLDER).glob("*.png"))]:
+        check_target(path, f"--output {shown(folder)}", lambda _: False)
 
 
 def compare_evidence(
@@ -347,7 +359,7 @@ def write_results(
         ).encode(),
         SUMMARY_JSON.name: summary_bytes(comparison, bill, sweeps),
     }
-    for name, data in files.items():
+    for name, data in sorted(files.items(), reverse=True):  # the summary first, see check_output
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
         merged = defused(with_invocations(comparison.merged, invocations))

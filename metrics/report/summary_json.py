@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from metrics.analysis.break_even import break_even_content
 from metrics.analysis.comparison import ArmSummary, Comparison
@@ -30,6 +31,15 @@ def summary_bytes(
     more = {"lambda": _bill(bill), "sweeps": [_sweep(sweep) for sweep in sweeps]}
     content = _rounded(summary_of(comparison) | more)
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def is_summary(path: Path) -> bool:
+    """Whether `path` is a summary.json, of any version of this program."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {"format", "run_id", "verdict", "ledger"} <= content.keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def summary_of(comparison: Comparison) -> dict[str, object]:

@@ -33,7 +33,7 @@ from metrics.common.paths import (
     MANIFEST_JSON,
     MERGED_CSV,
     OUTPUT_LOCAL,
-    OUTPUTS_JSON,
+    OUTPUTS_JSONL,
     PART_PREFIX,
     PIXELS_CSV,
     PROJECT,
@@ -66,7 +66,7 @@ def local_leftovers() -> list[Path]:
     charts = [CHARTS / f"{name}.png" for name in CHART_NAMES]
     downloads = [path for path in CLOUD_OUTPUTS.glob("*.jpg") if OWN_DOWNLOAD.fullmatch(path.name)]
     rows = (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, INVOCATIONS_CSV, PIXELS_CSV)
-    about = (MANIFEST_JSON, RUN_JSON, SUMMARY_JSON, REPORT_HTML, OUTPUTS_JSON)
+    about = (MANIFEST_JSON, RUN_JSON, SUMMARY_JSON, REPORT_HTML, OUTPUTS_JSONL)
     folders = (RESULTS, CHARTS, CLOUD_OUTPUTS, LOCAL_CSV.parent)  # and all below OUTPUT_LOCAL
     parts = [path for folder in folders for path in folder.glob(PARTS)]
     parts += OUTPUT_LOCAL.rglob(PARTS)

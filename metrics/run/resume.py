@@ -42,6 +42,11 @@ def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = 
     manifest = _manifest()
     run_id = manifest.run_id
     record = record_of(RUN_JSON.read_bytes() if RUN_JSON.exists() else None, run_id)
+    if RUN_JSON.exists() and not record:
+        raise UserError(
+            f"nothing to resume: {shown(MANIFEST_JSON)} is of run {run_id!r}, and "
+            f"{shown(RUN_JSON)} is not; start a new run"
+        )
     if record.get("exit_code") is not None:
         raise UserError(f"nothing to resume: run {run_id!r} is done; start a new run")
     if (then := record.get("cloud", cloud)) != cloud:

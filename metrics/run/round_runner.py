@@ -22,7 +22,7 @@ from compare_cloud_onprem_metrics import fetch_cloud_rows
 from lambda_function.cloud import Cloud, cloud_of, find_buckets, find_function, make_client
 from lambda_function.metrics_log import RowId
 from metrics.analysis.rounds import first_arm_leads
-from metrics.analysis.run_record import RunRecord
+from metrics.analysis.run_record import RunRecord, run_id_in
 from metrics.analysis.sweep import Setting
 from metrics.collect.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
 from metrics.common.cli import UserError, cloud_problem
@@ -33,6 +33,8 @@ from metrics.common.paths import (
     LOCAL_CSV,
     MANIFEST_JSON,
     PIXELS_CSV,
+    RUN_JSON,
+    shown,
     write_whole,
 )
 from metrics.run.cleaning import clean_cloud, clean_local
@@ -91,6 +93,17 @@ class Run:
                 self._fetch_rows()
         if not self._args.aa:
             self._ask_lambda()
+        self._check_own()
+
+    def _check_own(self) -> None:
+        """Raise UserError when what lies here is of another run. The lock keeps others away; where
+        there is none, or somebody put files here, no run passes for another."""
+        for path in (MANIFEST_JSON, RUN_JSON):
+            if (found := run_id_in(path)) != self.run_id:
+                raise UserError(
+                    f"{shown(path)} is of run {found!r}, and no longer of {self.run_id!r}: another "
+                    "run worked in this checkout; run it again"
+                )
 
     def _add_rounds(self, limits: "Limits", usd_a_round: float) -> None:
         """After each, fetch the rows and see whether another is needed."""
@@ -173,7 +186,8 @@ class Run:
         if not self._args.aa:
             self._fetch_rows()
             fetch = partial(download_outputs, self._cloud.s3, self._cloud.buckets.output)
-        choices = Choices(aa=self._args.aa, allow_partial=self._args.allow_partial)
+        self._check_own()
+        choices = Choices(self.run_id, self._args.aa, self._args.allow_partial)
         evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
         comparison, pixels = compare_evidence(evidence, fetch)
         if pixels is not evidence.pixels:  # so that they are measured once

@@ -31,6 +31,8 @@ from lambda_function.embedded_cloud import embedded_cloud
 from metrics.analysis.run_record import record_of
 from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
+from metrics.common.originals import check_target, is_chart
+from metrics.common.paths import whole_file
 
 STEPS = ("on-prem", "upload", "wait", "logs", "compare")
 SIZE = (64, 48)
@@ -44,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.output:
+        check_target(args.output, "--output", is_chart)
     counts, measured = sorted(args.pictures), []
     for count in counts:
         seconds, peak_mb = steps_of_run(count)
@@ -54,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         growth = {s: math.log(after[s] / before[s]) / math.log(m / n) for s in STEPS}
         print(f"{n} to {m}: n to the power of", *(f"{s} {growth[s]:.2f}," for s in STEPS))
     if args.output:
-        draw(counts, measured).savefig(args.output)
+        with whole_file(args.output) as file:
+            draw(counts, measured).savefig(file, format="png")
         print(args.output)
     return DONE
 

@@ -41,6 +41,8 @@ from scipy.ndimage import gaussian_filter
 from lambda_function.image_transform import TARGET_SIZE
 from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
+from metrics.common.originals import check_target, is_chart
+from metrics.common.paths import whole_file
 from metrics.report.chart_style import DPI, LIGHT, SMALL, WIDTH_INCHES, add_foot
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
@@ -109,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.output:
+        check_target(args.output, "--output", is_chart)
     names = [BASE, *(name for name in args.only if name != BASE)]
     sizes, rounds, pass_s = [*SIZES], args.rounds, PASS_S
     if args.quick:
@@ -124,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{size} megapixels done", file=sys.stderr)
     print(tables(competitors, sizes))
     if args.output:
-        draw(competitors, sizes).savefig(args.output, dpi=DPI)
+        with whole_file(args.output) as file:
+            draw(competitors, sizes).savefig(file, format="png", dpi=DPI)
         print(f"\n{args.output}")
     return DONE
 

@@ -130,7 +130,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     if args.make:
         Image.MAX_IMAGE_PIXELS = None
-        args.make.write_bytes(PICTURES[args.only[0]]())
+        with args.make.open("xb") as file:  # never over a file that is there
+            file.write(PICTURES[args.only[0]]())
         return DONE
     code = DONE
     print(f"{'picture':34}{'file MB':>10}{'peak MB':>10}{'CPU s':>8}  outcome")

@@ -386,7 +386,10 @@ def test_all_results_follow_the_umask_of_who_runs_it(among_secrets):
         f"ftp://{USER}:{PASSWORD}@127.0.0.1",
     ],
 )
-def test_an_error_about_an_endpoint_shows_no_password_of_its_url(tmp_path, capsys, url):
+def test_an_error_about_an_endpoint_shows_no_password_of_its_url(
+    tmp_path, capsys, monkeypatch, url
+):
+    monkeypatch.setattr("metrics.common.run_lock.RUN_LOCK", tmp_path.with_suffix(".lock"))
     (tmp_path / "a.jpg").write_bytes(jpeg())
     flags = ["--images", str(tmp_path), "--endpoint-url", url]
     assert upload_images_s3.main(flags) == 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,17 @@ def files_in(folder: Path) -> dict[str, str]:
     }
 
 
-def record_outputs(checkout: Path, names: object) -> None:
-    record = checkout / "onprem_images" / "metrics" / "outputs.json"
+def record_outputs(checkout: Path, names: list[str]) -> None:
+    """As a run does that wrote just what is there now."""
+    record = checkout / "onprem_images" / "metrics" / "outputs.jsonl"
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(names))
+    with record.open("a") as file:
+        for name in names:
+            try:
+                content = (checkout / "onprem_images" / "output_local" / name).read_bytes()
+            except (OSError, ValueError):
+                content = b""
+            file.write(json.dumps([name, sha256(content).hexdigest()]) + "\n")
 
 
 @pytest.fixture
@@ -121,34 +129,77 @@ def test_recorded_names_that_lead_out_of_the_folder_delete_nothing(checkout, cle
     record_outputs(checkout, [*names, "", ".", "..", "nul\0", "x" * 5000, "/"])
     before = files_in(checkout)
     assert clean_here().returncode == 0
-    del before["onprem_images/metrics/outputs.json"]
+    del before["onprem_images/metrics/outputs.jsonl"]
     assert files_in(checkout) == before
     assert files_in(outside) == {"a.jpg": "a.jpg"}
 
 
 @pytest.mark.parametrize(
-    "damaged", ["{", '"mine.jpg"', '{"mine.jpg": 1}', "[1]", "[" * 100_000, "null", "\udc80"]
+    "damaged",
+    [
+        "{",
+        '"mine.jpg"',
+        '{"mine.jpg": 1}',
+        "[1]",
+        "[" * 100_000,
+        "null",
+        "\udc80",
+        '["mine.jpg", 1]',
+    ],
 )
 def test_a_damaged_record_of_outputs_is_one_clear_error_and_deletes_nothing(
     monkeypatch, tmp_path, damaged
 ):
     monkeypatch.setattr(outputs, "OUTPUT_LOCAL", tmp_path)
-    monkeypatch.setattr(outputs, "OUTPUTS_JSON", tmp_path / "outputs.json")
+    monkeypatch.setattr(outputs, "OUTPUTS_JSONL", tmp_path / "outputs.jsonl")
     (tmp_path / "mine.jpg").touch()
-    outputs.OUTPUTS_JSON.write_bytes(damaged.encode(errors="surrogateescape"))
+    outputs.OUTPUTS_JSONL.write_bytes(damaged.encode(errors="surrogateescape") + b"\n")
     with pytest.raises(UserError, match="is damaged"):
         outputs.clear_outputs()
     assert (tmp_path / "mine.jpg").exists()
 
 
-def test_an_output_replaced_by_a_link_is_unlinked_and_its_target_kept(monkeypatch, tmp_path):
+@pytest.fixture
+def output_local(monkeypatch, tmp_path) -> Path:
     monkeypatch.setattr(outputs, "OUTPUT_LOCAL", tmp_path / "output_local")
-    monkeypatch.setattr(outputs, "OUTPUTS_JSON", tmp_path / "outputs.json")
+    monkeypatch.setattr(outputs, "OUTPUTS_JSONL", tmp_path / "outputs.jsonl")
     write(tmp_path, ["output_local/mine.jpg", "output_local/sub/own.jpg"])
-    (tmp_path / "output_local" / "a.jpg").symlink_to(tmp_path / "output_local" / "mine.jpg")
-    outputs.record_outputs(["a.jpg", "sub/own.jpg", "gone.jpg"])
+    outputs.record_output("sub/own.jpg", sha256(b"output_local/sub/own.jpg").hexdigest())
+    return tmp_path / "output_local"
+
+
+def test_only_files_with_the_very_bytes_that_a_run_wrote_are_deleted(output_local, capsys):
+    mine = sha256(b"output_local/mine.jpg").hexdigest()
+    (output_local / "link.jpg").symlink_to(output_local / "mine.jpg")
+    (output_local / "folder.jpg").mkdir()
+    (output_local / "changed.jpg").write_bytes(b"edited by hand")
+    for name in ("link.jpg", "folder.jpg", "gone.jpg"):
+        outputs.record_output(name, mine)
+    outputs.record_output("changed.jpg", sha256(b"as it was written").hexdigest())
     outputs.clear_outputs()
-    assert [path.name for path in (tmp_path / "output_local").iterdir()] == ["mine.jpg"]
+    left = {path.name for path in output_local.iterdir()}
+    assert left == {"mine.jpg", "link.jpg", "folder.jpg", "changed.jpg"}
+    assert (output_local / "changed.jpg").read_bytes() == b"edited by hand"
+    told = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("/")[2] for line in told] == ["link.jpg", "changed.jpg"]
+    assert all(line.startswith("left alone, changed since a run wrote it: ") for line in told)
+
+
+def test_what_a_run_would_write_over_is_its_own_or_refused(output_local):
+    outputs.check_outputs(["sub/own.jpg", "new.jpg", "sub/new.jpg"])
+    outputs.record_output("mine.jpg", sha256(b"something else").hexdigest())
+    (output_local / "dangling.jpg").symlink_to("nowhere")
+    (output_local / "folder.jpg").mkdir()
+    for name in ("mine.jpg", "dangling.jpg", "folder.jpg"):
+        with pytest.raises(UserError, match=rf"{name} is not as a run wrote it.*move it away"):
+            outputs.check_outputs(["sub/own.jpg", name])
+
+
+def test_a_line_of_the_record_that_a_kill_cut_short_tells_of_nothing(output_local):
+    with outputs.OUTPUTS_JSONL.open("a") as file:
+        file.write('["mine.jp')
+    outputs.clear_outputs()
+    assert [path.name for path in output_local.rglob("*")] == ["mine.jpg"]
 
 
 def test_no_code_deletes_a_folder_with_what_is_in_it():

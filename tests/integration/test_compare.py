@@ -26,7 +26,7 @@ from metrics.analysis import output_equivalence
 from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.bundle import unpack
 from metrics.collect.invocations import Invocation, invocations_to_csv
-from metrics.common import paths
+from metrics.common import paths, run_lock
 from metrics.common.cli import UserError
 from metrics.common.paths import CHART_NAMES
 from metrics.report import judgement
@@ -168,6 +168,7 @@ def judged_here(tmp_path, monkeypatch):
     monkeypatch.setattr(judgement, "CHARTS", judgement.CHARTS[:1])
     for name in ("RUN_JSON", "PIXELS_CSV", "INVOCATIONS_CSV"):
         monkeypatch.setattr(judgement, name, tmp_path / name)
+    monkeypatch.setattr(run_lock, "RUN_LOCK", tmp_path / ".run.lock")
 
 
 @pytest.fixture

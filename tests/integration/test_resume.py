@@ -102,6 +102,12 @@ def test_a_run_that_is_done_is_not_resumed(left, pictures, exit_code):
         unfinished_run(pictures, "aws")
 
 
+def test_a_run_whose_record_another_run_replaced_is_not_resumed(left, pictures):
+    write_record(left, run_id="other")
+    with pytest.raises(UserError, match=r"MANIFEST_JSON is of run 'run', and .*RUN_JSON is not"):
+        unfinished_run(pictures, "aws")
+
+
 def test_a_run_on_another_cloud_is_not_resumed(left, pictures):
     with pytest.raises(UserError, match="begun with cloud 'aws', and not with 'embedded'"):
         unfinished_run(pictures, "embedded")
