@@ -37,6 +37,7 @@ from metrics.common.paths import (
     shown,
     write_whole,
 )
+from metrics.streams import exit_code_of
 
 if TYPE_CHECKING:
     from metrics.analysis.bundle import Evidence
@@ -195,4 +196,4 @@ def judge_bundle(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -47,6 +47,7 @@ from metrics.common.cli import (
 )
 from metrics.common.machine import available_cpus, new_run_id
 from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
+from metrics.streams import after_output, exit_code_of
 
 if TYPE_CHECKING:
     from metrics.analysis.stopping import Limits
@@ -226,7 +227,7 @@ def run(args: argparse.Namespace) -> int:
                 one.record.conclude(DONE)
         fetch = None if args.aa else partial(download_outputs, cloud.s3, cloud.buckets.output)
         with one.record.step("compare"):
-            exit_code = judge_rows_here(args, fetch)
+            exit_code = after_output(judge_rows_here(args, fetch))
     one.record.conclude(exit_code)
     return exit_code
 
@@ -304,4 +305,4 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -31,6 +31,7 @@ from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script
 from metrics.common.machine import available_cpus, memory_mb, new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.worker_pool import results, worker_pool
+from metrics.streams import exit_code_of
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
 from onprem_images.outputs import check_no_links, clear_outputs, record_outputs
 
@@ -147,4 +148,4 @@ def read_picture(path: Path) -> tuple[bytes | None, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))
