@@ -32,6 +32,7 @@ from metrics.common.cli import DONE, FAILED, positive_int, run_script, script_pa
 from metrics.common.machine import available_cpus
 from metrics.common.worker_pool import results as worker_pool_results
 from metrics.common.worker_pool import worker_pool
+from metrics.streams import exit_code_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,4 +109,4 @@ def replay(seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

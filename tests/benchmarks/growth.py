@@ -31,6 +31,7 @@ from lambda_function.embedded_cloud import embedded_cloud
 from metrics.analysis.run_record import record_of
 from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
+from metrics.streams import exit_code_of
 
 STEPS = ("on-prem", "upload", "wait", "logs", "compare")
 SIZE = (64, 48)
@@ -115,4 +116,4 @@ def draw(counts: list[int], measured: list[dict[str, float]]):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

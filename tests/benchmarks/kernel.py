@@ -42,6 +42,7 @@ from lambda_function.image_transform import TARGET_SIZE
 from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
 from metrics.report.chart_style import DPI, LIGHT, SMALL, WIDTH_INCHES, add_foot
+from metrics.streams import exit_code_of
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
 HERE = Path(__file__).resolve().parent
@@ -412,4 +413,4 @@ def draw(competitors: list[Competitor], sizes: list[str]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -24,6 +24,7 @@ from metrics.common.cli import positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
 from metrics.common.paths import CLOUD_CSV, LOCAL_CSV
 from metrics.common.worker_pool import worker_pool
+from metrics.streams import exit_code_of
 from onprem_images.sample_images import PICTURES, SAMPLE_SEED, render_picture
 
 WIDTH, HEIGHT = 387, 258  # 0.1 megapixel, 3:2
@@ -71,4 +72,4 @@ def check(count: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -26,6 +26,7 @@ from metrics.analysis.rows import read_rows
 from metrics.common.cli import DONE, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
 from metrics.common.worker_pool import worker_pool
+from metrics.streams import exit_code_of
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
 SETS = {"0.1 megapixel": (500, (387, 258)), "12 megapixels": (60, (4240, 2832))}
@@ -84,4 +85,4 @@ def one_pass(project: Path, rounds: int) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))
