@@ -1,4 +1,5 @@
-"""Standard streams that are closed, broken or full end no run, and lose no exit code.
+"""How a script begins and ends: standard streams that are closed, broken or full end no run, and
+lose no exit code.
 
 A daemon may start a script without some of them, a pipe's reader may leave (`| head -1`), the disk
 behind a file may be full. The work goes on: its results are files.
@@ -8,6 +9,7 @@ import io
 import os
 import select
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TextIO
 
@@ -18,11 +20,20 @@ def exit_code_of(main: Callable[[], int]) -> int:
     """The exit code of a script whose work is `main`; also where argparse ends it."""
     open_missing_streams()
     sys.stdout, sys.stderr = map(enduring, (sys.stdout, sys.stderr))
+    forget_warnings_as_errors()
     try:
         code = main()
     except SystemExit as end:  # help or wrong usage
         code = end.code
     return after_output(code)
+
+
+def forget_warnings_as_errors() -> None:
+    """Here and in all that is started: what a library only warns of (a picture's odd metadata, a
+    name that will go) must not end a run because of PYTHONWARNINGS=error."""
+    os.environ.pop("PYTHONWARNINGS", None)
+    sys.warnoptions.clear()
+    warnings.filters[:] = [one for one in warnings.filters if one[0] != "error"]
 
 
 def open_missing_streams() -> None:

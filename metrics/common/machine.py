@@ -69,13 +69,23 @@ def _cpu_model() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of this checkout, with `-dirty` when files differ from it; None outside git."""
+    """The commit of this checkout, with `-dirty` when files differ from it; None where it is none
+    of its own: a copy may lie inside a repository of something else."""
     # Tags are left out: one may move, and a commit may have none.
     options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
     command = ["git", "-C", str(PROJECT), "describe", *options]
+    # A hook of git's runs with variables that name its own repository and index.
+    variables = {name: it for name, it in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_CEILING_DIRECTORIES"] = str(PROJECT.parent)  # not to look above this folder
     try:
         done = subprocess.run(  # nosec B603 # git, no shell, and nothing of a user's in it
-            command, capture_output=True, text=True, timeout=10
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # in the user's language, and about any path
+            text=True,
+            timeout=10,
+            env=variables,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -30,6 +30,7 @@ from metrics.common.cli import UserError
 from metrics.common.findings import counted
 from metrics.common.machine import available_cpus
 from metrics.common.worker_pool import results, worker_pool
+from metrics.matplotlib_settings import default_settings
 from metrics.report.break_even_chart import plot_break_even
 from metrics.report.chart_style import (
     DARK,
@@ -138,9 +139,11 @@ def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
 
 
 def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
-    """The chart as a PNG file: the same bytes for the same comparison."""
-    file, figure = io.BytesIO(), chart.draw(comparison, theme, alone)
-    figure.canvas.draw()  # once, where savefig() would do it twice
+    """The chart as a PNG file: the same bytes for the same comparison, whoever draws it."""
+    file = io.BytesIO()
+    with default_settings():
+        figure = chart.draw(comparison, theme, alone)
+        figure.canvas.draw()  # once, where savefig() would do it twice
     Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()
 

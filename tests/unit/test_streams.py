@@ -180,3 +180,25 @@ def test_an_embedded_cloud_that_cannot_say_where_it_listens_ends():
     command = [sys.executable, str(PROJECT / "lambda_function/embedded_cloud.py"), "--empty"]
     code, _, errors = run_with(command, "ok", "full", "ok")
     assert (code, errors) == (1, "error: cannot write to stdout: No space left on device\n")
+
+
+WARN = """
+import subprocess, sys, warnings
+from metrics.streams import exit_code_of
+
+def main():
+    warnings.warn("odd metadata", UserWarning)
+    child = "import warnings; warnings.warn('odd metadata', UserWarning)"
+    flags = subprocess._args_from_interpreter_flags()  # what worker processes are started with
+    return subprocess.run([sys.executable, *flags, "-c", child]).returncode
+
+sys.exit(exit_code_of(main))
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-W", "error"]])
+def test_a_warning_ends_neither_a_script_nor_what_it_starts(flags):
+    command = [sys.executable, *flags, "-c", WARN]
+    variables = os.environ | ({} if flags else {"PYTHONWARNINGS": "error"})
+    code, _, errors = run_with(command, "ok", "ok", "ok", cwd=PROJECT, env=variables)
+    assert (code, errors.count("UserWarning: odd metadata")) == (0, 2)
