@@ -12,6 +12,7 @@ Vocabulary
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from metrics.analysis.stability import (
     was_resumed,
 )
 from metrics.analysis.steadiness import Measure, steadiness
+from metrics.clock_jumps import Jump, clock_jumps
 from metrics.common.cli import UserError
 from metrics.common.findings import Finding, counted, names_of, printable
 
@@ -85,15 +87,17 @@ class ArmSummary:
 
     @property
     def makespan_s(self) -> float:
-        """Of one round: the median over the rounds."""
-        return float(np.median(self.makespans_s)) if self.makespans_s else math.nan
+        """Of one round: the median over the rounds whose makespan is known."""
+        known = [span for span in self.makespans_s if not math.isnan(span)]
+        return float(np.median(known)) if known else math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Both arms joined and judged.
 
-    `rows` are those that count, by arm name, with `begin_s` (seconds since 1970). `merged` has a
+    `rows` are those that count, by arm name, with `begin_s` (seconds since 1970; NaN in the rounds
+    of `clock_jumps`, too). `merged` has a
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
@@ -119,6 +123,7 @@ class Comparison:
     record: dict
     steadiness: dict[str, dict[str, Measure]]
     looked: bool = False
+    clock_jumps: Sequence[Jump] = ()
     break_even: "BreakEven | str" = (
         "no break-even: no REPORT lines of Lambda tell what a picture costs"
     )
@@ -167,6 +172,10 @@ def compare(
         raise UserError(f"no row of run {run_id!r}; there are {runs}")
     ledger, rows = take_stock(given, run_id, manifest)
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
+    spans = {arm: makespans_s(part) for arm, part in rows.items()}
+    jumps = clock_jumps(record or {}, spans, is_aa=arms[0].source == arms[1].source)
+    for jump in jumps:
+        rows[jump.arm].loc[rows[jump.arm]["round"] == jump.round, "begin_s"] = math.nan
     merged = _join(rows, names)
     ok = [merged[f"status_{arm}"] == "ok" for arm in names]
     is_pair = ok[0] & ok[1]
@@ -208,6 +217,7 @@ def compare(
         is_partial=bool(gaps),
         record=record or {},
         looked=looked,
+        clock_jumps=jumps,
         steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
     )
     excused = gaps if allow_partial else []
@@ -408,7 +418,11 @@ def _whole_job(
     summaries: dict[str, ArmSummary], names: tuple[str, str], looked: bool
 ) -> RatioEstimate | None:
     a, b = (np.array(summaries[name].makespans_s) for name in names)
-    if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
+    if len(a) != len(b):
+        return None
+    known = ~np.isnan(a) & ~np.isnan(b)
+    a, b = a[known], b[known]
+    if len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         return None  # one round tells nothing of how much makespans scatter
     return over_rounds(b / a, looked)
 
@@ -459,4 +473,5 @@ def _warnings(comparison: Comparison) -> list[Finding]:
                 f"with them {estimate.ratio:.2f}"
             )
             found.append(Finding(text, advice="more rounds make them rarer"))
+    found += [jump.finding for jump in comparison.clock_jumps]
     return found + warnings_of_machine(comparison.record)

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,11 @@ def available_cpus() -> int:
 def new_run_id() -> str:
     """Sortable by time, and different for two runs of one second."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def utc_at(seconds: float) -> str:
+    """A time since 1970 as in the rows."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def memory_mb() -> int:
@@ -90,6 +96,45 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """A moment by this machine's clocks, in seconds: the wall clock, which may be set; the
+    monotonic one, which stands still while the machine sleeps; and one that does not (Linux)."""
+
+    wall_s: float
+    monotonic_s: float
+    boot_s: float
+
+    @classmethod
+    def now(cls) -> "Clocks":
+        """Read within a millisecond, or as fast as a busy machine lets one in several tries."""
+        looks = []
+        while len(looks) < 10 and (not looks or min(looks)[0] > 0.001):
+            before = time.monotonic()
+            wall_s, boot_s = time.time(), _boot_s()
+            after = time.monotonic()
+            looks.append((after - before, cls(wall_s, before, boot_s or before)))
+        return min(looks, key=lambda look: look[0])[1]
+
+    def since(self, before: "Clocks") -> dict[str, float]:
+        """What passed between two moments, for the run record: see clock_jumps.py."""
+        duration_s = self.monotonic_s - before.monotonic_s
+        slept_s = self.boot_s - before.boot_s - duration_s
+        return {
+            "duration_s": round(duration_s, 3),
+            "suspended_s": max(0.0, round(slept_s, 3)),
+        }
+
+    @property
+    def timestamp(self) -> str:
+        return utc_at(self.wall_s)
+
+
+def _boot_s() -> float | None:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if clock is None else time.clock_gettime(clock)
 
 
 @dataclass(frozen=True)
