@@ -49,6 +49,7 @@ from metrics.common.paths import (
     write_whole,
 )
 from metrics.common.run_lock import checkout_lock
+from metrics.common.streams import exit_code_of
 
 if TYPE_CHECKING:
     from metrics.analysis.bundle import Evidence
@@ -254,4 +255,4 @@ def judge_bundle(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

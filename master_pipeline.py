@@ -49,6 +49,7 @@ from metrics.common.cli import (
 from metrics.common.machine import available_cpus, new_run_id
 from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
 from metrics.common.run_lock import checkout_lock
+from metrics.common.streams import after_output, exit_code_of
 from onprem_images.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def run_all(
                 one.record.conclude(DONE)
         fetch = None if args.aa else partial(download_outputs, cloud.s3, cloud.buckets.output)
         with one.record.step("compare"):
-            exit_code = judge_rows_here(args, one.run_id, fetch)
+            exit_code = after_output(judge_rows_here(args, one.run_id, fetch))
     one.record.conclude(exit_code)
     return exit_code
 
@@ -340,4 +341,4 @@ def judge_rows_here(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

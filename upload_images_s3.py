@@ -41,6 +41,7 @@ from metrics.common.cli import (
 from metrics.common.machine import new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, shown
 from metrics.common.run_lock import checkout_lock
+from metrics.common.streams import exit_code_of
 from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
 
 PARALLEL_UPLOADS = 8
@@ -260,4 +261,4 @@ def check_conditional_writes(s3, bucket: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -34,6 +34,7 @@ from lambda_function.stack.change_sets import (
 )
 from lambda_function.stack.package import THIS_PYTHON, build_zip, host_architecture, package_key
 from metrics.common.cli import DONE, FAILED, UserError, run_script, script_parser
+from metrics.common.streams import exit_code_of
 
 LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc that Pillow needs
 
@@ -175,7 +176,7 @@ def run_deploy(args: argparse.Namespace) -> int:
 def ask(question: str) -> str:
     try:
         return input(question).strip()
-    except EOFError as error:
+    except (EOFError, OSError) as error:
         raise UserError("nobody answers the question; use --yes to go on without it") from error
 
 
@@ -269,4 +270,4 @@ def run_delete(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -35,8 +35,9 @@ from lambda_function.cloud import (
     stack_name,
 )
 from lambda_function.emulator.faults import KINDS, Faults, parse_faults
-from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, FAILED, UserError, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
+from metrics.common.streams import after_output, exit_code_of
 
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
 STOP_LIMIT_S = 20
@@ -147,6 +148,8 @@ def serve(args: argparse.Namespace) -> int:
             if args.faults:
                 args.faults.arm()
             print(f"AWS_ENDPOINT_URL={cloud.endpoint_url}", flush=True)
+            if after_output(DONE) != DONE:  # nobody would know where it listens
+                return FAILED
             if not args.until_stdin_closes:
                 stack = "no stack" if args.empty else f"stack {args.stack!r}"
                 print(
@@ -239,4 +242,4 @@ def link_runtime_packages(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -321,7 +321,8 @@ def _take_lease(s3, bucket: str) -> bool:
         # Both times are the server's own, so that a wrong clock here takes no lease away.
         headers = lease["ResponseMetadata"]["HTTPHeaders"]
         now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-        if (now - lease["LastModified"]).total_seconds() < LEASE_S:
+        # One from the future is of before that clock was set back: its holder is long done.
+        if abs((now - lease["LastModified"]).total_seconds()) < LEASE_S:
             return False
         log.warning("taking over a lease of %s", lease["LastModified"])
         condition = {"IfMatch": lease["ETag"]}

@@ -15,6 +15,7 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
 
 import argparse
 import multiprocessing
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
@@ -29,10 +30,11 @@ from lambda_function.image_transform import (
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
 from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
 from metrics.common.findings import counted
-from metrics.common.machine import available_cpus, memory_mb, new_run_id
+from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.reasons import failure_findings, failures_by_reason
 from metrics.common.run_lock import checkout_lock
+from metrics.common.streams import exit_code_of
 from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import (
     Picture,
@@ -41,7 +43,11 @@ from onprem_images.dataset import (
     order_of_pass,
     write_manifest,
 )
-from onprem_images.outputs import check_outputs, clear_outputs, record_output
+from onprem_images.outputs import (
+    check_outputs,
+    clear_outputs,
+    record_output,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,7 +113,8 @@ def process_on_prem(
         worker_pool(min(workers, len(pictures)), warm_up) as pool,
         tqdm(total=len(pictures), desc="on-prem", unit="picture", disable=None) as bar,
     ):
-        tasks = ((picture, run_id, round_number) for picture in order)
+        epoch_s = time.time() - time.monotonic()
+        tasks = ((picture, run_id, round_number, epoch_s) for picture in order)
         try:
             for row in results(pool, process_picture, tasks):
                 rows.append(row)
@@ -125,9 +132,15 @@ def process_on_prem(
     return rows
 
 
-def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricRow:
-    """The row of one picture, whose output is written. Runs in a worker."""
-    timestamp = utc_now()
+def process_picture(
+    picture: Picture, run_id: str, round_number: int, epoch_s: float | None = None
+) -> MetricRow:
+    """The row of one picture, whose output is written. Runs in a worker.
+
+    `epoch_s` is when the monotonic clock, which all processes of a machine share, was 0: with it a
+    wall clock that is set during a pass does not part the timestamps.
+    """
+    timestamp = utc_now() if epoch_s is None else utc_at(epoch_s + time.monotonic())
     store_ms = 0.0
     try:
         (data, size), fetch_ms = timed(read_picture, picture.path)
@@ -167,4 +180,4 @@ def read_picture(path: Path) -> tuple[bytes | None, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

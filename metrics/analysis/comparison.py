@@ -12,7 +12,7 @@ Vocabulary
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from metrics.analysis.clock_jumps import Jump, clock_jumps
 from metrics.analysis.interval import RatioEstimate, estimate_ratio, mean_of_copies, over_rounds
 from metrics.analysis.ledger import JOIN, Ledger, Manifest, contents_of, take_stock
 from metrics.analysis.output_equivalence import STATES, PixelDifferences, classify
@@ -95,15 +96,17 @@ class ArmSummary:
 
     @property
     def makespan_s(self) -> float:
-        """Of one round: the median over the rounds."""
-        return float(np.median(self.makespans_s)) if self.makespans_s else math.nan
+        """Of one round: the median over the rounds whose makespan is known."""
+        known = [span for span in self.makespans_s if not math.isnan(span)]
+        return float(np.median(known)) if known else math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Both arms joined and judged.
 
-    `rows` are those that count, by arm name, with `begin_s` (seconds since 1970). `merged` has a
+    `rows` are those that count, by arm name, with `begin_s` (seconds since 1970; NaN in the rounds
+    of `clock_jumps`, too). `merged` has a
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
@@ -131,6 +134,7 @@ class Comparison:
     steadiness: dict[str, dict[str, Measure]]
     contents: pd.Series
     looked: bool = False
+    clock_jumps: Sequence[Jump] = ()
     break_even: "BreakEven | str" = (
         "no break-even: no REPORT lines of Lambda tell what a picture costs"
     )
@@ -184,6 +188,10 @@ def compare(
     ledger, rows = take_stock(given, run_id, manifest)
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
     contents = contents_of(rows, manifest)
+    spans = {arm: makespans_s(part) for arm, part in rows.items()}
+    jumps = clock_jumps(record or {}, spans, is_aa=arms[0].source == arms[1].source)
+    for jump in jumps:
+        rows[jump.arm].loc[rows[jump.arm]["round"] == jump.round, "begin_s"] = math.nan
     merged = _join(rows, names)
     ok = [merged[f"status_{arm}"] == "ok" for arm in names]
     is_pair = ok[0] & ok[1]
@@ -229,6 +237,7 @@ def compare(
         looked=looked,
         steadiness={arm.name: steadiness(rows[arm.name], arm.source, contents) for arm in arms},
         contents=contents,
+        clock_jumps=jumps,
     )
     excused = gaps if allow_partial else []
     return replace(comparison, warnings=[*excused, *_warnings(comparison)])
@@ -473,7 +482,11 @@ def _whole_job(
     summaries: dict[str, ArmSummary], names: tuple[str, str], looked: bool
 ) -> RatioEstimate | None:
     a, b = (np.array(summaries[name].makespans_s) for name in names)
-    if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
+    if len(a) != len(b):
+        return None
+    known = ~np.isnan(a) & ~np.isnan(b)
+    a, b = a[known], b[known]
+    if len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         return None  # one round tells nothing of how much makespans scatter
     return over_rounds(b / a, looked)
 
@@ -537,4 +550,5 @@ def _warnings(comparison: Comparison) -> list[Finding]:
                 f"with them {estimate.ratio:.2f}"
             )
             found.append(Finding(text, advice="more rounds make them rarer"))
+    found += [jump.finding for jump in comparison.clock_jumps]
     return found + warnings_of_machine(comparison.record)

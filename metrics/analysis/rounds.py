@@ -22,6 +22,13 @@ def first_arm_leads(round_number: int) -> bool:
     return round_number % 4 in (0, 1)
 
 
+def place_of_pass(number: int) -> tuple[int, int]:
+    """Of an on-prem pass that split_passes() gives to an arm: which one (0: A, 1: B), and its round
+    there."""
+    round_number = (number + 1) // 2
+    return int((number % 2 == 1) != first_arm_leads(round_number)), round_number
+
+
 def split_passes(rows: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """On-prem passes 1, 2, 3, ... as rounds of two arms A and B, for comparing on-prem with itself.
 

@@ -6,14 +6,13 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lambda_function.metrics_log import utc_now
 from metrics.common.cli import without_credentials
-from metrics.common.machine import CpuCounters, describe
+from metrics.common.machine import Clocks, CpuCounters, describe
 from metrics.common.paths import RUN_JSON, write_whole
 
 MOST = 2**63  # a number of run.json
@@ -40,7 +39,7 @@ SHAPE = {
     "steps": [
         {
             **dict.fromkeys(("step", "start", "end", "status"), _TEXT),
-            "round": _NUMBER,
+            **dict.fromkeys(("round", "duration_s", "suspended_s"), _NUMBER),
             "machine": _NUMBER,
         }
     ],
@@ -127,12 +126,12 @@ class RunRecord:
 
         With `number` when it is one of several passes.
         """
-        entry = {"step": name, "start": utc_now(), "end": None, "status": "failed"}
+        clocks, counters = Clocks.now(), CpuCounters.now()
+        entry = {"step": name, "start": clocks.timestamp, "end": None, "status": "failed"}
         if of > 1:
             entry["round"] = number
             name += f" ({number} of {of})"
         self._content["steps"].append(entry)
-        start, counters = time.monotonic(), CpuCounters.now()
         try:
             yield
             entry["status"] = "done"
@@ -140,10 +139,12 @@ class RunRecord:
             entry["status"] = "interrupted"
             raise
         finally:
-            entry["end"] = utc_now()
+            now = Clocks.now()
+            entry["end"] = now.timestamp
+            entry |= now.since(clocks)
             entry["machine"] = CpuCounters.now().since(counters)
             self._write()
-        print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+        print(f"{name}: {entry['duration_s']:.1f} s", file=sys.stderr)
 
     @property
     def begun(self) -> datetime:

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from lambda_function.emulator.cpu_quota import FULL_VCPU_MB
+from metrics.analysis.clock_jumps import name_of
 from metrics.common.findings import Finding, counted
 
 LARGEST_SPREAD = 0.10  # pyperf's limit, too
@@ -193,7 +194,7 @@ def warnings_of_machine(record: dict) -> list[Finding]:
         found.append(Finding(text, advice=advice))
     for step in record.get("steps", []):
         machine = step.get("machine") or {}
-        name = step["step"] + (f" (round {step['round']})" if step.get("round") else "")
+        name = name_of(step)
         if machine.get("steal_share", 0) > LARGEST_STEAL:
             text = f"{name}: other guests of the host took {machine['steal_share']:.0%} of the CPU"
             found.append(Finding(text, advice="use more rounds, or a machine of your own"))

@@ -51,7 +51,8 @@ class Point:
 
     def makespan(self, arm: str) -> RatioEstimate | None:
         """In seconds."""
-        return over_rounds(self.comparison.summaries[arm].makespans_s, self.comparison.looked)
+        spans = np.array(self.comparison.summaries[arm].makespans_s)
+        return over_rounds(spans[~np.isnan(spans)], self.comparison.looked)
 
     @property
     def ratio(self) -> RatioEstimate | None:
@@ -60,7 +61,7 @@ class Point:
         if len(first) != len(second):
             return None
         ratios = np.array(second) / np.array(first)
-        return over_rounds(ratios, self.comparison.looked)
+        return over_rounds(ratios[~np.isnan(ratios)], self.comparison.looked)
 
     @property
     def time_ms(self) -> RatioEstimate | None:

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,11 @@ def available_cpus() -> int:
 def new_run_id() -> str:
     """Sortable by time, and different for two runs of one second."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def utc_at(seconds: float) -> str:
+    """A time since 1970 as in the rows."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def memory_mb() -> int:
@@ -69,17 +75,66 @@ def _cpu_model() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of this checkout, with `-dirty` when files differ from it; None outside git."""
+    """The commit of this checkout, with `-dirty` when files differ from it; None where it is none
+    of its own: a copy may lie inside a repository of something else."""
     # Tags are left out: one may move, and a commit may have none.
     options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
     command = ["git", "-C", str(PROJECT), "describe", *options]
+    # A hook of git's runs with variables that name its own repository and index.
+    variables = {name: it for name, it in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_CEILING_DIRECTORIES"] = str(PROJECT.parent)  # not to look above this folder
     try:
         done = subprocess.run(  # nosec B603 # git, no shell, and nothing of a user's in it
-            command, capture_output=True, text=True, timeout=10
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # in the user's language, and about any path
+            text=True,
+            timeout=10,
+            env=variables,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """A moment by this machine's clocks, in seconds: the wall clock, which may be set; the
+    monotonic one, which stands still while the machine sleeps; and one that does not (Linux)."""
+
+    wall_s: float
+    monotonic_s: float
+    boot_s: float
+
+    @classmethod
+    def now(cls) -> "Clocks":
+        """Read within a millisecond, or as fast as a busy machine lets one in several tries."""
+        looks = []
+        while len(looks) < 10 and (not looks or min(looks)[0] > 0.001):
+            before = time.monotonic()
+            wall_s, boot_s = time.time(), _boot_s()
+            after = time.monotonic()
+            looks.append((after - before, cls(wall_s, before, boot_s or before)))
+        return min(looks, key=lambda look: look[0])[1]
+
+    def since(self, before: "Clocks") -> dict[str, float]:
+        """What passed between two moments, for the run record: see clock_jumps.py."""
+        duration_s = self.monotonic_s - before.monotonic_s
+        slept_s = self.boot_s - before.boot_s - duration_s
+        return {
+            "duration_s": round(duration_s, 3),
+            "suspended_s": max(0.0, round(slept_s, 3)),
+        }
+
+    @property
+    def timestamp(self) -> str:
+        return utc_at(self.wall_s)
+
+
+def _boot_s() -> float | None:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if clock is None else time.clock_gettime(clock)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ from metrics.report.chart_style import (
     style,
     whole_numbers,
 )
+from metrics.report.matplotlib_settings import default_settings
 from metrics.report.stability_chart import plot_steadiness
 
 EQUAL_GREY = "#808080"  # a picture that took as long in both
@@ -138,9 +139,11 @@ def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
 
 
 def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
-    """The chart as a PNG file: the same bytes for the same comparison."""
-    file, figure = io.BytesIO(), chart.draw(comparison, theme, alone)
-    figure.canvas.draw()  # once, where savefig() would do it twice
+    """The chart as a PNG file: the same bytes for the same comparison, whoever draws it."""
+    file = io.BytesIO()
+    with default_settings():
+        figure = chart.draw(comparison, theme, alone)
+        figure.canvas.draw()  # once, where savefig() would do it twice
     Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import metrics.report.matplotlib_settings  # noqa: F401 # before the charts import matplotlib itself
 from metrics.analysis.break_even import break_even_of, sentence
 from metrics.analysis.bundle import Choices, Evidence, check_bundle, pack, unpack
 from metrics.analysis.comparison import ARMS, ARMS_OF_AA, Comparison, compare, only_run

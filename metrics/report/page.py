@@ -334,7 +334,7 @@ def steps(record: dict) -> list[dict[str, object]]:
         {
             "name": step["step"] + (f", round {step['round']}" if step.get("round") else ""),
             "start": moment(step.get("start")),
-            "seconds": seconds_between(step.get("start"), step.get("end")),
+            "seconds": seconds_of(step),
             "status": step.get("status") if step.get("end") else "under way",
             "steal_share": math.nan,
             "quota_throttled_ms": math.nan,
@@ -429,6 +429,14 @@ def moment(text: object) -> str:
         return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (TypeError, ValueError, OverflowError):
         return text or UNKNOWN
+
+
+def seconds_of(step: dict) -> str:
+    """How long a step took, whatever happened to the wall clock; of a record of an earlier version
+    by that."""
+    if step.get("duration_s") is not None:
+        return f"{step['duration_s']:,.2f}"
+    return seconds_between(step.get("start"), step.get("end"))
 
 
 def seconds_between(start: object, end: object) -> str:

@@ -64,6 +64,8 @@ def _why_no_makespans(comparison: Comparison) -> str:
         return "rows are missing"
     if was_resumed(comparison.record):
         return "the run was interrupted and resumed, and a makespan may hold the pause"
+    if comparison.clock_jumps:
+        return "; ".join(dict.fromkeys(jump.text for jump in comparison.clock_jumps))
     spans = [arm.makespan_s for arm in (comparison.first, comparison.second)]
     if any(map(math.isnan, spans)):
         return "timestamps are unknown"

@@ -21,6 +21,7 @@ import json
 import master_pipeline
 from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
 from metrics.common.paths import IMAGES, SUMMARY_JSON
+from metrics.common.streams import exit_code_of
 
 QUESTIONS = ("per_picture", "whole_job")  # the keys of summary.json
 
@@ -60,4 +61,4 @@ def run_once(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -324,24 +324,57 @@ def test_the_description_is_json_with_the_versions_in_use():
     assert described["cpus"] == machine.available_cpus()
 
 
-def test_the_commit_is_that_of_the_checkout_says_dirty_and_is_none_outside_git(checkout):
-    def git(*arguments: str) -> str:
-        identity = ("-c", "user.name=t", "-c", "user.email=t@t.example")
-        command = ["git", *identity, *arguments]
-        return subprocess.run(
-            command, cwd=checkout, check=True, capture_output=True, text=True
-        ).stdout
+COMMIT = "from metrics.common.machine import describe; print(describe()['git_commit'])"
 
-    program = "from metrics.common.machine import describe; print(describe()['git_commit'])"
-    assert python_in(checkout, program) == "None"
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "first")
-    git("tag", "-a", "v1", "-m", "a release is still named by its commit")
-    commit = git("rev-parse", "HEAD").strip()
-    assert python_in(checkout, program) == commit
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t.example")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def committed(folder: Path) -> str:
+    """The commit of all that is in a folder, which becomes a repository."""
+    git(folder, "init")
+    git(folder, "add", ".")
+    git(folder, "commit", "--allow-empty", "-m", "first")
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+def test_the_commit_is_that_of_the_checkout_says_dirty_and_is_none_outside_git(checkout):
+    assert python_in(checkout, COMMIT) == "None"
+    commit = committed(checkout)
+    git(checkout, "tag", "-a", "v1", "-m", "a release is still named by its commit")
+    assert python_in(checkout, COMMIT) == commit
     (checkout / "master_pipeline.py").write_text("changed")
-    assert python_in(checkout, program) == f"{commit}-dirty"
+    assert python_in(checkout, COMMIT) == f"{commit}-dirty"
+
+
+def test_the_commit_is_not_that_of_a_repository_around_the_checkout(checkout):
+    """Such as one that somebody unpacked the project's archive in, or whose files it belongs to."""
+    committed(checkout.parent)
+    assert python_in(checkout, COMMIT) == "None"
+
+
+def test_the_commit_is_not_that_of_the_repository_whose_hook_runs(checkout, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    committed(other)
+
+    def commit_in_a_hook(folder: Path) -> str:
+        with monkeypatch.context() as hook:
+            for name in ("GIT_DIR", "GIT_COMMON_DIR"):
+                hook.setenv(name, str(other / ".git"))
+            hook.setenv("GIT_WORK_TREE", str(other))
+            hook.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+            hook.setenv("GIT_OBJECT_DIRECTORY", str(other / ".git" / "objects"))
+            hook.setenv("GIT_CEILING_DIRECTORIES", "")
+            return python_in(folder, COMMIT)
+
+    assert commit_in_a_hook(checkout) == "None"
+    commit, worktree = committed(checkout), tmp_path / "worktree"
+    git(checkout, "worktree", "add", str(worktree))
+    assert [commit_in_a_hook(folder) for folder in (checkout, worktree)] == [commit, commit]
 
 
 # --- run.json -----------------------------------------------------------------------------------

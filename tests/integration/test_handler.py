@@ -288,6 +288,24 @@ def test_a_busy_environment_leaves_its_rows_to_a_later_append(s3, invoke, monkey
     assert pending_rows(s3, OUT) == {}
 
 
+def test_the_time_left_goes_by_the_monotonic_clock_whatever_the_context_says(
+    s3, invoke, monkeypatch
+):
+    """The context of Lambda's runtime client goes by the wall clock, which may be set back."""
+    left = []
+
+    def append(s3, bucket, time_left_s, *_, **__) -> int:
+        left.append(time_left_s())
+        lambda_context.get_remaining_time_in_millis = lambda: 3_600_000
+        left.append(time_left_s())
+        return 0
+
+    lambda_context = context(remaining_ms=60_000)
+    monkeypatch.setattr(handler, "append_rows", append)
+    invoke({"input/a.jpg": jpeg()}, lambda_context=lambda_context)
+    assert 60 >= left[0] >= left[1]
+
+
 def test_an_append_reads_the_rows_of_other_environments_only(s3, invoke, monkeypatch):
     many = METADATA | {"followers": "100"}
     monkeypatch.setattr(handler, "_last_append", time.monotonic())

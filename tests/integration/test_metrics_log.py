@@ -399,6 +399,15 @@ def test_the_age_of_a_lease_is_by_the_servers_clock(own_bucket, monkeypatch):
     assert append_rows(client, bucket, plenty) == 1
 
 
+def test_a_lease_of_before_the_servers_clock_was_set_back_is_no_holders(own_bucket, monkeypatch):
+    client, bucket = own_bucket
+    put_if(client, bucket, LEASE_KEY, b"somebody", IfNoneMatch="*")
+    put_row(client, bucket, row("a"))
+    earlier = datetime.now(UTC) - timedelta(hours=1)
+    monkeypatch.setattr(metrics_log, "parsedate_to_datetime", lambda _: earlier)
+    assert append_rows(client, bucket, plenty) == 1
+
+
 def test_the_csv_is_whole_at_every_moment(own_bucket):
     client, bucket = own_bucket
     done = threading.Event()

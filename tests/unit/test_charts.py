@@ -2,13 +2,17 @@
 
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.cbook import is_math_text
@@ -25,7 +29,7 @@ from metrics.analysis.comparison import ARMS_OF_AA, Comparison, compare
 from metrics.analysis.rows import REFERENCE_COLUMNS, read_rows
 from metrics.analysis.stability import residuals
 from metrics.analysis.steadiness import KINDS, measure_text
-from metrics.common.paths import CHART_NAMES
+from metrics.common.paths import CHART_NAMES, PROJECT
 from metrics.report import chart_style, charts
 from metrics.report.chart_style import COLOURS, DARK, LIGHT, Theme
 from metrics.report.charts import CHARTS, chart_png
@@ -377,6 +381,54 @@ def test_the_same_comparison_gives_the_same_bytes_which_tell_nothing_else(drawn,
     assert png == chart_png(comparison, CHART[name], LIGHT)
     with Image.open(io.BytesIO(png)) as picture:
         assert set(picture.info) <= {"dpi"}
+
+
+HOSTILE = "savefig.dpi: 30\nfont.size: 20\ntext.usetex: True\nfont.family: serif\nno such key\n"
+NO_UTF_8 = HOSTILE.encode() + b"# caf\xe9\n"
+
+
+@every_chart
+def test_settings_of_a_program_that_draws_with_matplotlib_change_no_byte(drawn, name):
+    comparison = drawn.comparison("16 x 3")
+    png = chart_png(comparison, CHART[name], LIGHT)
+    settings = {"font.size": 20, "text.usetex": True, "font.family": ["serif"]}
+    settings |= {"axes.facecolor": "red", "lines.linewidth": 9, "axes.grid": True}
+    with matplotlib.rc_context(settings):
+        before = dict(dict.items(matplotlib.rcParams))
+        assert chart_png(comparison, CHART[name], LIGHT) == png
+        assert dict(dict.items(matplotlib.rcParams)) == before  # and they are given back
+
+
+def test_matplotlib_is_imported_without_any_setting_of_the_user_s(tmp_path):
+    here, home = tmp_path / "here", tmp_path / "home" / "matplotlib"
+    for folder in (here, home, home / "stylelib"):
+        folder.mkdir(parents=True)
+    for path in (here / "matplotlibrc", home / "matplotlibrc", home / "stylelib" / "a.mplstyle"):
+        path.write_bytes(NO_UTF_8)
+    settings = tmp_path / "some.name"
+    settings.write_bytes(NO_UTF_8)
+    program = (
+        "import os, metrics.report.judgement, matplotlib, matplotlib.font_manager\n"
+        "from metrics.report.matplotlib_settings import default_settings\n"
+        "with default_settings():\n"
+        "    print(matplotlib.rcParams['font.size'], matplotlib.font_manager.findfont(None))\n"
+        "print(os.environ['MPLBACKEND'], os.path.exists('matplotlibrc'))"
+    )
+    for backend in ("module://matplotlib_inline.backend_inline", "bogus"):
+        variables = {"MPLBACKEND": backend, "MATPLOTLIBRC": str(settings)}
+        variables |= {"XDG_CONFIG_HOME": str(home.parent), "PYTHONPATH": str(PROJECT)}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=here,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        size, font, *others = done.stdout.split()
+        assert (float(size), others) == (10, [backend, "True"])
+        assert font.startswith(matplotlib.get_data_path())
 
 
 def luminance(colour: object) -> float:
