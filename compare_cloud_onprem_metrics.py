@@ -11,11 +11,15 @@ are counted and left out.)
     python compare_cloud_onprem_metrics.py --from run.zip --output elsewhere
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the project may not be on the path: python -P, PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import argparse
 import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
@@ -28,6 +32,7 @@ from metrics.common.cli import (
     run_id,
     run_script,
     script_parser,
+    start_script,
 )
 from metrics.common.paths import (
     CLOUD_CSV,
@@ -195,4 +200,4 @@ def judge_bundle(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start_script(main))

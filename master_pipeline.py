@@ -13,11 +13,15 @@ ran, when and with what is in metrics/run.json.
     python master_pipeline.py --aa --rounds 4
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the project may not be on the path: python -P, PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments
@@ -44,6 +48,7 @@ from metrics.common.cli import (
     run_id,
     run_script,
     script_parser,
+    start_script,
 )
 from metrics.common.machine import available_cpus, new_run_id
 from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
@@ -304,4 +309,4 @@ def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = N
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start_script(main))

@@ -33,7 +33,7 @@ from lambda_function.stack.change_sets import (
     template,
 )
 from lambda_function.stack.package import THIS_PYTHON, build_zip, host_architecture, package_key
-from metrics.common.cli import DONE, FAILED, UserError, run_script, script_parser
+from metrics.common.cli import DONE, FAILED, UserError, run_script, script_parser, start_script
 
 LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc that Pillow needs
 
@@ -269,4 +269,4 @@ def run_delete(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start_script(main))

@@ -35,7 +35,14 @@ from lambda_function.cloud import (
     stack_name,
 )
 from lambda_function.emulator.faults import KINDS, Faults, parse_faults
-from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import (
+    DONE,
+    UserError,
+    positive_int,
+    run_script,
+    script_parser,
+    start_script,
+)
 from metrics.common.machine import available_cpus
 
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
@@ -239,4 +246,4 @@ def link_runtime_packages(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start_script(main))

@@ -27,7 +27,15 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
-from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
+from metrics.common.cli import (
+    DONE,
+    UserError,
+    positive_int,
+    run_id,
+    run_script,
+    script_parser,
+    start_script,
+)
 from metrics.common.machine import available_cpus, memory_mb, new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.worker_pool import results, worker_pool
@@ -147,4 +155,4 @@ def read_picture(path: Path) -> tuple[bytes | None, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start_script(main))

@@ -1,11 +1,13 @@
 """What makes the scripts behave alike: exit codes, one line for a user's error, flag types."""
 
 import argparse
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # argparse itself exits with 2 on wrong usage
 # What to do about the errors of AWS that a user meets most, by code.
@@ -31,6 +33,30 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 class UserError(Exception):
     """Something a user can mend: the message names it, the cause and the next step."""
+
+
+def start_script(main: Callable[[], int]) -> int:
+    """`main()`, with all names of files, arguments and texts in UTF-8 whatever the locale says: in
+    Python's UTF-8 mode, for which the interpreter starts anew. Only what the terminal shows is in
+    the locale's encoding; what that lacks is escaped."""
+    if sys.getfilesystemencoding() != "utf-8":
+        shown_in = getattr(sys.stdout or sys.stderr, "encoding", "ascii")
+        options = ["-X", "utf8", "-X", f"shown_in={shown_in}"]
+        os.execv(sys.executable, [sys.executable, *options, *_words_after_python()])  # nosec B606
+    if "shown_in" in sys._xoptions:
+        sys._xoptions["utf8"] = True  # for the worker processes, too, whatever else was said of it
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(encoding=sys._xoptions.get("shown_in"), errors="backslashreplace")
+    return main()
+
+
+def _words_after_python() -> list[bytes]:
+    """Of this process's command line, as they were given: not every locale's reading of them can be
+    turned back into the same bytes."""
+    try:
+        return Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:-1]
+    except OSError:  # no Linux
+        return [os.fsencode(word) for word in sys.orig_argv[1:]]
 
 
 def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -75,11 +75,11 @@ def _git_commit() -> str | None:
     command = ["git", "-C", str(PROJECT), "describe", *options]
     try:
         done = subprocess.run(  # nosec B603 # git, no shell, and nothing of a user's in it
-            command, capture_output=True, text=True, timeout=10
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.decode().strip() or None
 
 
 @dataclass(frozen=True)
