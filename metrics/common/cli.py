@@ -42,7 +42,7 @@ def start_script(main: Callable[[], int]) -> int:
     if sys.getfilesystemencoding() != "utf-8":
         shown_in = getattr(sys.stdout or sys.stderr, "encoding", "ascii")
         options = ["-X", "utf8", "-X", f"shown_in={shown_in}"]
-        os.execv(sys.executable, [sys.executable, *options, *_words_after_python()])  # nosec B606
+        os.execv(sys.executable, [sys.executable, *options, *_words_after_python()])
     if "shown_in" in sys._xoptions:
         sys._xoptions["utf8"] = True  # for the worker processes, too, whatever else was said of it
     for stream in filter(None, (sys.stdout, sys.stderr)):
