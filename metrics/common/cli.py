@@ -41,8 +41,8 @@ def start_script(main: Callable[[], int]) -> int:
     the locale's encoding; what that lacks is escaped."""
     if sys.getfilesystemencoding() != "utf-8":
         shown_in = getattr(sys.stdout or sys.stderr, "encoding", "ascii")
-        options = ["-X", "utf8", "-X", f"shown_in={shown_in}"]
-        os.execv(sys.executable, [sys.executable, *options, *_words_after_python()])
+        words = ["-X", "utf8", "-X", f"shown_in={shown_in}", *_words_after_python()]
+        os.execv(sys.executable, [sys.executable, *words])  # nosec B606 # this interpreter, no shell
     if "shown_in" in sys._xoptions:
         sys._xoptions["utf8"] = True  # for the worker processes, too, whatever else was said of it
     for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -75,7 +75,9 @@ def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespa
         reason = error.strerror or error
         print(f"error: {name}: {reason}" if name else f"error: {reason}", file=sys.stderr)
     except Exception as error:
-        if (line := cloud_problem(error)) is None:
+        if str(error) == "can't start new thread":
+            line = "can't start new thread; raise the limit that `ulimit -u` shows"
+        elif (line := cloud_problem(error)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
     return FAILED

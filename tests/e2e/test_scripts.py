@@ -138,6 +138,11 @@ def test_a_message_of_aws_of_several_lines_becomes_one(s3, capsys):
     assert capsys.readouterr().err == "error: CreateStack: ValidationError: Stack: a :b\n"
 
 
+def test_a_thread_that_the_system_refuses_is_one_line_that_says_where_the_limit_is(capsys):
+    assert ended_by(RuntimeError("can't start new thread")) == 1
+    assert "`ulimit -u`" in capsys.readouterr().err
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         ended_by(ZeroDivisionError())
@@ -228,6 +233,17 @@ def test_help_of_a_script_shows_its_defaults_and_works_from_anywhere(run_script_
     assert "default: None" not in text
     assert f"python {name}" in text  # a command to try
     assert list(tmp_path.iterdir()) == [tmp_path / "project"]
+
+
+@pytest.mark.parametrize("name", [*HELP, "lambda_function/deploy.py"])
+def test_a_script_finds_its_modules_through_a_link_though_python_adds_no_folder_to_the_path(
+    checkout, tmp_path, name
+):
+    link = tmp_path / "link"
+    link.symlink_to(checkout / name)
+    command = [sys.executable, "-P", str(link), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", HELP)
