@@ -11,11 +11,15 @@ are counted and left out.)
     python compare_cloud_onprem_metrics.py --from run.zip --output elsewhere
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the project may not be on the path: python -P, PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import argparse
 import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambda_function.cloud import (
@@ -49,7 +53,7 @@ from metrics.common.paths import (
     write_whole,
 )
 from metrics.common.run_lock import checkout_lock
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 if TYPE_CHECKING:
     from metrics.analysis.bundle import Evidence
@@ -255,4 +259,4 @@ def judge_bundle(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -13,11 +13,15 @@ ran, when and with what is in metrics/run.json.
     python master_pipeline.py --aa --rounds 4
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the project may not be on the path: python -P, PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments
@@ -49,7 +53,7 @@ from metrics.common.cli import (
 from metrics.common.machine import available_cpus, new_run_id
 from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
 from metrics.common.run_lock import checkout_lock
-from metrics.common.streams import after_output, exit_code_of
+from metrics.common.streams import after_output, start_script
 from onprem_images.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -341,4 +345,4 @@ def judge_rows_here(
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

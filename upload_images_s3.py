@@ -7,14 +7,18 @@ into the output bucket first. Exits 1 and names the picture when an upload fails
     python upload_images_s3.py --cloud aws --dry-run
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the project may not be on the path: python -P, PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import argparse
 import csv
 import mimetypes
-import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 from botocore.exceptions import ClientError
 from tqdm import tqdm
@@ -41,7 +45,7 @@ from metrics.common.cli import (
 from metrics.common.machine import new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, shown
 from metrics.common.run_lock import checkout_lock
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
 
 PARALLEL_UPLOADS = 8
@@ -109,7 +113,7 @@ def upload(args: argparse.Namespace, run_id: str) -> int:
 def run_id_of_local_rows() -> str | None:
     """So that scripts run one after the other by hand make one run."""
     try:
-        with LOCAL_CSV.open(newline="") as file:
+        with LOCAL_CSV.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return next(csv.DictReader(file), {}).get("run_id")
     except FileNotFoundError:
         return None
@@ -261,4 +265,4 @@ def check_conditional_writes(s3, bucket: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -1,11 +1,13 @@
 """Which cloud: the flags that every script shares, and the one place where its clients are made."""
 
 import argparse
+import contextlib
 import ipaddress
 import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from metrics.common.cli import UserError
 if TYPE_CHECKING:
     from botocore.config import Config
     from botocore.loaders import Loader
+    from botocore.session import Session
 
 DEFAULT_STACK = "image-pipeline"
 EMBEDDED_REGION = "us-east-1"
@@ -79,22 +82,24 @@ def stack_name(text: str) -> str:
 
 
 def cloud_of(args: argparse.Namespace) -> Cloud:
-    """The chosen cloud: a flag counts over its environment variable."""
+    """The chosen cloud: a flag counts over its environment variable, and one that is empty is not
+    set."""
     return Cloud(
         name=args.cloud,
-        endpoint_url=args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
-        region=args.region or os.environ.get("AWS_REGION"),
+        endpoint_url=args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None,
+        region=args.region or os.environ.get("AWS_REGION") or None,
         profile=args.profile,
         stack=args.stack,
-        input_bucket=getattr(args, "input_bucket", None) or os.environ.get("INPUT_BUCKET"),
-        output_bucket=getattr(args, "output_bucket", None) or os.environ.get("OUTPUT_BUCKET"),
+        input_bucket=getattr(args, "input_bucket", None) or os.environ.get("INPUT_BUCKET") or None,
+        output_bucket=getattr(args, "output_bucket", None)
+        or os.environ.get("OUTPUT_BUCKET")
+        or None,
     )
 
 
 def make_client(cloud: Cloud, service: str):
     """A boto3 client. The embedded cloud's knows nothing of the user's AWS configuration."""
-    import boto3  # a tenth of a second, which --help does not need
-    from botocore.config import Config
+    from botocore.config import Config  # a tenth of a second, which --help does not need
 
     config = Config(
         retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=POOL_CONNECTIONS
@@ -111,8 +116,7 @@ def make_client(cloud: Cloud, service: str):
             )
         )
     if cloud.name == "aws":
-        session = boto3.session.Session(profile_name=cloud.profile, region_name=cloud.region)
-        return session.client(service, endpoint_url=cloud.endpoint_url, config=config)
+        return _aws_client(cloud, service, config)
     return _embedded_client(cloud.endpoint_url, service, config)
 
 
@@ -131,6 +135,72 @@ def _check_endpoint(url: str) -> None:
         raise UserError(f"{shown!r} is no endpoint URL such as http://127.0.0.1:5000")
 
 
+def _aws_client(cloud: Cloud, service: str, config: "Config"):
+    """Of what boto3 resolves. Raises UserError for settings and credentials that are of no use,
+    credentials that are renewed later included."""
+    import boto3
+    import botocore.session
+
+    for name in [
+        name for name, value in os.environ.items() if name.startswith("AWS_") and not value
+    ]:
+        del os.environ[name]  # botocore would take it for a value
+    core = botocore.session.Session(profile=cloud.profile)
+    with _settings_named(core, "settings"):
+        _check_files(core)
+        core.get_scoped_config()
+    with _settings_named(core, "credentials"):
+        if credentials := core.get_credentials():
+            credentials.get_frozen_credentials = partial(
+                _checked_credentials, core, credentials.get_frozen_credentials
+            )
+            credentials.get_frozen_credentials()
+    with _settings_named(core, "settings"):
+        session = boto3.session.Session(botocore_session=core, region_name=cloud.region)
+        return session.client(service, endpoint_url=cloud.endpoint_url, config=config)
+
+
+@contextlib.contextmanager
+def _settings_named(core: "Session", what: str) -> Iterator[None]:
+    """Any error becomes a UserError that names profile and file: botocore passes on whatever comes
+    of a file or of a program's output, such as a JSONDecodeError, without a word where it is from.
+    """
+    from botocore.exceptions import BotoCoreError, InvalidRegionError, NoRegionError
+
+    try:
+        yield
+    except (InvalidRegionError, NoRegionError, UserError):  # whose messages say all
+        raise
+    except Exception as error:
+        file = core.get_config_variable("config_file")
+        reason = (
+            str(error) if isinstance(error, BotoCoreError) else f"{type(error).__name__}: {error}"
+        )
+        raise UserError(
+            f"AWS {what} of profile {core.profile or 'default'!r} (see {file}) cannot be used: "
+            + " ".join(reason.split())
+        ) from error
+
+
+def _check_files(core: "Session") -> None:
+    """Raise OSError for a file of settings that cannot be read: botocore would go on without it."""
+    for setting, variable in (
+        ("config_file", "AWS_CONFIG_FILE"),
+        ("credentials_file", "AWS_SHARED_CREDENTIALS_FILE"),
+    ):
+        path = os.path.expanduser(core.get_config_variable(setting))
+        if variable in os.environ or os.path.lexists(path):
+            open(path, "rb").close()
+
+
+def _checked_credentials(core: "Session", credentials_now: Callable):
+    with _settings_named(core, "credentials"):
+        found = credentials_now()
+        if not (isinstance(found.access_key, str) and isinstance(found.secret_key, str)):
+            raise TypeError("a key is no text")
+        return found
+
+
 def _embedded_client(endpoint_url: str | None, service: str, config: "Config"):
     if not endpoint_url:
         raise UserError(
@@ -146,18 +216,19 @@ def _embedded_client(endpoint_url: str | None, service: str, config: "Config"):
     import botocore.session
     from botocore.config import Config
 
-    core = botocore.session.Session(
-        session_vars={  # no profile and no files: nothing of the user's AWS configuration counts
-            "profile": (None, None, None, None),
-            "config_file": (None, None, os.devnull, None),
-            "credentials_file": (None, None, os.devnull, None),
-        }
-    )
+    # Nothing of the user's AWS configuration counts: no variable, no profile and no file.
+    defaults = {
+        name: (None, None, default, read_as)
+        for name, (_, _, default, read_as) in botocore.session.Session.SESSION_VARIABLES.items()
+    }
+    no_files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    core = botocore.session.Session(session_vars=defaults | no_files)
     core.register_component("data_loader", _service_models())
     client = boto3.session.Session(botocore_session=core).client(
         service,
         endpoint_url=endpoint_url,
         region_name=EMBEDDED_REGION,
+        verify=True,  # whatever REQUESTS_CA_BUNDLE says
         aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         aws_session_token=EMBEDDED_CREDENTIALS["AWS_SESSION_TOKEN"],

@@ -34,7 +34,7 @@ from lambda_function.stack.change_sets import (
 )
 from lambda_function.stack.package import THIS_PYTHON, build_zip, host_architecture, package_key
 from metrics.common.cli import DONE, FAILED, UserError, run_script, script_parser
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc that Pillow needs
 
@@ -270,4 +270,4 @@ def run_delete(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -37,7 +37,7 @@ from lambda_function.cloud import (
 from lambda_function.emulator.faults import KINDS, Faults, parse_faults
 from metrics.common.cli import DONE, FAILED, UserError, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
-from metrics.common.streams import after_output, exit_code_of
+from metrics.common.streams import after_output, start_script
 
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
 STOP_LIMIT_S = 20
@@ -242,4 +242,4 @@ def link_runtime_packages(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -51,6 +51,8 @@ def load_pictures(folder: Path) -> list[Picture]:
     there is none elsewhere, when one lies where runs write, or when names rule out that every
     picture gets an output of its own.
     """
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":  # scripts see to it
+        raise UserError(f"Python reads file names as {encoding} here; start it with -X utf8")
     IMAGES.mkdir(exist_ok=True)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; put pictures there, or name one with --images")

@@ -34,7 +34,7 @@ from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.reasons import failure_findings, failures_by_reason
 from metrics.common.run_lock import checkout_lock
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import (
     Picture,
@@ -180,4 +180,4 @@ def read_picture(path: Path) -> tuple[bytes | None, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

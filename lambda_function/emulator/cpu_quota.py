@@ -33,7 +33,6 @@ FULL_VCPU_MB = 1769  # memory that gives one vCPU
 PERIOD_S = 0.02
 SHORTEST_LOOK_S = 0.0002  # between looks at the clock; what is used meanwhile is carried over
 BUSY, IDLE = b"1", b"0"  # what the meter is told
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 class WholeProcessor:
@@ -101,10 +100,11 @@ class Cgroup(WholeProcessor):
 def cgroup_parent() -> Path:
     """The cgroup, this process's own or the one above, whose children may have a quota. Raises
     OSError when there is none."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    (own,) = [line[3:] for line in lines if line.startswith("0::")] or [""]
-    here = CGROUPS / own.lstrip("/")
-    for folder in (here, *here.parents[:1]):
+    from metrics.common.machine import (
+        own_cgroups,  # this file is also a script, which sees no other
+    )
+
+    for folder in own_cgroups("")[:2]:
         if "cpu" in (folder / "cgroup.subtree_control").read_text().split():
             return folder
     raise FileNotFoundError("no cgroup whose children may have a quota")

@@ -112,7 +112,10 @@ def download_wheel(name: str, python: str, architecture: str, folder: Path) -> P
         *("--dest", str(folder), f"{name}=={version}"),
     ]
     done = subprocess.run(  # nosec B603 # pip, no shell; name and version are the installed ones
-        command, capture_output=True, text=True
+        command,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",  # in the locale's encoding
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

@@ -33,7 +33,7 @@ SHAPE = {
     "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
     "environment": {
         **dict.fromkeys(("python", "system", "cpu", "git_commit"), _TEXT),
-        **dict.fromkeys(("cpus", "memory_mb"), _NUMBER),
+        **dict.fromkeys(("cpus", "cpu_quota", "memory_mb"), _NUMBER),
         "packages": _TEXT,
     },
     "steps": [

@@ -49,7 +49,9 @@ def run_script(body: Callable[[argparse.Namespace], int], args: argparse.Namespa
         reason = error.strerror or error
         print(f"error: {name}: {reason}" if name else f"error: {reason}", file=sys.stderr)
     except Exception as error:
-        if (line := cloud_problem(error)) is None:
+        if str(error) == "can't start new thread":
+            line = "can't start new thread; raise the limit that `ulimit -u` shows"
+        elif (line := cloud_problem(error)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
     return FAILED

@@ -1,5 +1,6 @@
 """The machine and the software that a run was made with."""
 
+import math
 import os
 import platform
 import subprocess
@@ -16,17 +17,45 @@ PACKAGES = (
     *("Pillow", "boto3", "pandas", "matplotlib", "numpy", "scipy", "Jinja2"),
     *("moto", "awslambdaric"),
 )
-CGROUPS = (  # where a container sees its own CPU quota: file, key and unit of cgroup v2 and v1
-    ("/sys/fs/cgroup/cpu.stat", "throttled_usec", 1e3),
-    ("/sys/fs/cgroup/cpu/cpu.stat", "throttled_time", 1e6),
-)
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_cpus() -> int:
-    """Processors that this process may use: affinity counts, the machine's total does not."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors that this process may use, 1 at least: affinity and quota count, the machine's
+    total does not. A part of a processor does not count either: one process more than the quota
+    has room for would let the system stop all of them again and again, while they are timed."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, math.floor(min(cpus, cpu_quota() or cpus)))
+
+
+def cpu_quota() -> float | None:
+    """How many processors' time a container or a service may use, such as 0.5: the least that its
+    cgroup or one above it allows. None without a limit."""
+    quotas = [_quota_of(folder) for folder in (*own_cgroups(""), *own_cgroups("cpu"))]
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def _quota_of(folder: Path) -> float | None:
+    v1 = (_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    quota, _, period = (_read(folder / "cpu.max") or " ".join(v1)).partition(" ")
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except ValueError:  # "max", or no such file
+        return None
+
+
+def own_cgroups(controller: str) -> list[Path]:
+    """The folders of this process's cgroup and of all above it: with "" those of cgroup v2, else of
+    a controller of v1. Not all need be there: a container may be told its path on the host, and
+    see its own cgroup as the last of them, the mount."""
+    lines = [line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines()]
+    found = [(names, path) for _, names, path in lines if controller in names.split(",")]
+    names, path = found[0] if found else (controller, "")
+    mounts = (CGROUPS / (names or "unified"), CGROUPS / controller)
+    mount = next((mount for mount in mounts if mount.is_dir()), CGROUPS)
+    own = mount / path.lstrip("/")
+    return [folder for folder in (own, *own.parents) if folder.is_relative_to(mount)]
 
 
 def new_run_id() -> str:
@@ -52,6 +81,7 @@ def describe() -> dict[str, object]:
         "system": platform.platform(),
         "cpu": _cpu_model(),
         "cpus": available_cpus(),
+        "cpu_quota": cpu_quota(),
         "memory_mb": memory_mb(),
         "git_commit": _git_commit(),
     }
@@ -89,13 +119,12 @@ def _git_commit() -> str | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # in the user's language, and about any path
-            text=True,
             timeout=10,
             env=variables,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.decode().strip() or None
 
 
 @dataclass(frozen=True)
@@ -173,12 +202,13 @@ class CpuCounters:
 
 
 def _quota_throttled_ms() -> float:
-    for path, key, per_ms in CGROUPS:
-        for line in _read(path).splitlines():
-            name, _, value = line.partition(" ")
-            if name == key:
-                return int(value) / per_ms
-    return 0.0
+    """What a quota of this process's cgroup, or of one above it, has taken from it and others."""
+    total_ms = 0.0
+    for controller, key, per_ms in (("", "throttled_usec", 1e3), ("cpu", "throttled_time", 1e6)):
+        for folder in own_cgroups(controller):
+            counts = dict(line.split() for line in _read(folder / "cpu.stat").splitlines())
+            total_ms += int(counts.get(key, 0)) / per_ms
+    return total_ms
 
 
 def _read(path: str | Path) -> str:

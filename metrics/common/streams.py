@@ -1,5 +1,5 @@
 """How a script begins and ends: standard streams that are closed, broken or full end no run, and
-lose no exit code.
+lose no exit code; a locale changes no name.
 
 A daemon may start a script without some of them, a pipe's reader may leave (`| head -1`), the disk
 behind a file may be full. The work goes on: its results are files.
@@ -11,21 +11,48 @@ import select
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 from metrics.common.cli import DONE, FAILED
 
 
-def exit_code_of(main: Callable[[], int]) -> int:
-    """The exit code of a script whose work is `main`; also where argparse ends it."""
+def start_script(main: Callable[[], int]) -> int:
+    """The exit code of a script whose work is `main`; also where argparse ends it.
+
+    All names of files, arguments and texts are in UTF-8 whatever the locale says; only what the
+    terminal shows is in the locale's encoding, and what that lacks is escaped.
+    """
     open_missing_streams()
-    sys.stdout, sys.stderr = map(enduring, (sys.stdout, sys.stderr))
+    be_in_utf8_mode()
+    encoding = sys._xoptions.get("shown_in")
+    for name in ("stdout", "stderr"):
+        getattr(sys, name).reconfigure(encoding=encoding, errors="backslashreplace")
+        setattr(sys, name, enduring(getattr(sys, name)))
     forget_warnings_as_errors()
     try:
         code = main()
     except SystemExit as end:  # help or wrong usage
         code = end.code
     return after_output(code)
+
+
+def be_in_utf8_mode() -> None:
+    """Python's UTF-8 mode, for which the interpreter starts anew where the locale is another's."""
+    if sys.getfilesystemencoding() != "utf-8":
+        words = ["-X", "utf8", "-X", f"shown_in={sys.stdout.encoding}", *_words_after_python()]
+        os.execv(sys.executable, [sys.executable, *words])  # nosec B606 # this interpreter, no shell
+    if "shown_in" in sys._xoptions:
+        sys._xoptions["utf8"] = True  # for the worker processes, too, whatever else was said of it
+
+
+def _words_after_python() -> list[bytes]:
+    """Of this process's command line, as they were given: not every locale's reading of them can be
+    turned back into the same bytes."""
+    try:
+        return Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:-1]
+    except OSError:  # no Linux
+        return [os.fsencode(word) for word in sys.orig_argv[1:]]
 
 
 def forget_warnings_as_errors() -> None:

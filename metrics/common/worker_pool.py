@@ -33,22 +33,31 @@ def worker_pool(
     have not begun.
     """
     context = multiprocessing.get_context(start_method)
-    together = context.Barrier(workers)
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_prepare_worker, initargs=(together, warm_up)
-    )
+    try:
+        together = context.Barrier(workers)
+        pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_prepare_worker, initargs=(together, warm_up)
+        )
+    except OSError as error:
+        raise UserError(
+            "the worker processes find no room for what they share; see that /dev/shm is there, "
+            f"can be written and is not full ({error})"
+        ) from error
     try:
         # The pool starts a worker for each task that finds none idle, and all are busy with
         # starting until the last one has.
         started = queue.SimpleQueue()
-        with interrupts_put_off():
-            for _ in range(workers):
-                pool.submit(_nothing).add_done_callback(started.put)
         try:
+            with interrupts_put_off():
+                for _ in range(workers):
+                    pool.submit(_nothing).add_done_callback(started.put)
             for _ in range(workers):
                 started.get(timeout=START_LIMIT_S).result()
-        except (BrokenProcessPool, queue.Empty) as error:
-            raise UserError("the worker processes did not start; use fewer --workers") from error
+        except (BrokenProcessPool, queue.Empty, OSError) as error:
+            raise UserError(
+                f"the worker processes did not start ({str(error) or 'in time'}); use fewer "
+                "--workers, or raise the limits that `ulimit -a` shows"
+            ) from error
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

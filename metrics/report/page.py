@@ -318,6 +318,7 @@ def environment_facts(record: dict) -> list[tuple[str, object]]:
         ("fingerprint of the pictures", data_set.get("fingerprint")),
         ("processor", environment.get("cpu")),
         ("processors available", environment.get("cpus")),
+        ("processor quota", environment.get("cpu_quota")),
         ("memory", size(memory_mb * 2**20 if memory_mb else None)),
         ("system", environment.get("system")),
         ("git commit", environment.get("git_commit")),

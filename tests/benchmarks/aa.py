@@ -21,7 +21,7 @@ import json
 import master_pipeline
 from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
 from metrics.common.paths import IMAGES, SUMMARY_JSON
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 QUESTIONS = ("per_picture", "whole_job")  # the keys of summary.json
 
@@ -61,4 +61,4 @@ def run_once(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from metrics.common.cli import DONE, FAILED, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from metrics.common.worker_pool import results as worker_pool_results
 from metrics.common.worker_pool import worker_pool
 
@@ -109,4 +109,4 @@ def replay(seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -33,7 +33,7 @@ from metrics.common.cli import DONE, UserError, positive_int, run_script, script
 from metrics.common.machine import available_cpus
 from metrics.common.originals import check_target, is_chart
 from metrics.common.paths import whole_file
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 STEPS = ("on-prem", "upload", "wait", "logs", "compare")
 SIZE = (64, 48)
@@ -121,4 +121,4 @@ def draw(counts: list[int], measured: list[dict[str, float]]):
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

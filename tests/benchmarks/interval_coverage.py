@@ -37,7 +37,7 @@ from metrics.analysis.interval import RatioEstimate, estimate_ratio
 from metrics.analysis.rounds import first_arm_leads
 from metrics.analysis.stopping import Limits, reason_to_stop
 from metrics.common.cli import DONE, FAILED, percentage, positive_int, run_script, script_parser
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 TRUE_RATIO = 1.10
 PICTURE_SD = 0.5  # of the log of pictures' times
@@ -194,4 +194,4 @@ def run_until(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -29,7 +29,7 @@ from lambda_function.metrics_log import RowId
 from metrics.collect.cloud_rows import default_timeout_s, wait_for_rows
 from metrics.common.cli import DONE, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from onprem_images.dataset import Picture, load_pictures
 from tests.benchmarks.many_pictures import generate
 from upload_images_s3 import upload_images
@@ -118,4 +118,4 @@ def messages(logs, group: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

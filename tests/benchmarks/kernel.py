@@ -43,7 +43,7 @@ from metrics.common.cli import DONE, UserError, positive_int, run_script, script
 from metrics.common.machine import available_cpus
 from metrics.common.originals import check_target, is_chart
 from metrics.common.paths import whole_file
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from metrics.report.chart_style import DPI, LIGHT, SMALL, WIDTH_INCHES, add_foot
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
@@ -418,4 +418,4 @@ def draw(competitors: list[Competitor], sizes: list[str]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

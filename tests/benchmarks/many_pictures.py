@@ -23,7 +23,7 @@ import master_pipeline
 from metrics.common.cli import positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
 from metrics.common.paths import CLOUD_CSV, LOCAL_CSV
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from metrics.common.worker_pool import worker_pool
 from onprem_images.sample_images import PICTURES, SAMPLE_SEED, render_picture
 
@@ -72,4 +72,4 @@ def check(count: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

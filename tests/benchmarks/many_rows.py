@@ -28,7 +28,7 @@ import pandas as pd
 from lambda_function.metrics_log import COLUMNS
 from metrics.common.cli import DONE, FAILED, positive_int, run_script, script_parser
 from metrics.common.paths import PROJECT
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 SCRIPT = PROJECT / "compare_cloud_onprem_metrics.py"
 LIMITS = {10_000: (10, 3.0), 1_000_000: (90, 3.0)}  # rows an arm: seconds, GB
@@ -112,4 +112,4 @@ def make_files(folder: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

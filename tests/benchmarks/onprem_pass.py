@@ -25,7 +25,7 @@ from processes import peak_memory_mb
 from metrics.analysis.rows import read_rows
 from metrics.common.cli import DONE, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from metrics.common.worker_pool import worker_pool
 from onprem_images.sample_images import SAMPLE_SEED, SamplePicture, render_picture
 
@@ -85,4 +85,4 @@ def one_pass(project: Path, rounds: int) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from conftest import copy_project
 
 from metrics.common.cli import DONE, positive_int, run_script, script_parser
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 from onprem_images.sample_images import generate_sample_images
 
 SCRIPTS = (
@@ -98,4 +98,4 @@ def spread(seconds: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

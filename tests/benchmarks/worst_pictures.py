@@ -29,7 +29,7 @@ from PIL import Image
 from lambda_function.image_transform import MOST_BYTES, MOST_PIXELS, MOST_PIXELS_OF
 from metrics.common.cli import DONE, FAILED, run_script, script_parser
 from metrics.common.paths import PROJECT
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 FUNCTION_MB = 1769  # the template's default memory
 MOST = (12_000, MOST_PIXELS // 12_000)
@@ -162,4 +162,4 @@ def measure(path: Path) -> tuple[int, float, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(start_script(main))

@@ -93,6 +93,25 @@ def test_results_that_find_no_room_are_named_and_not_written_in_part(
     assert not list(checkout.rglob("*.part"))
 
 
+@pytest.mark.parametrize("options", ["ro", "size=4k"])
+def test_shared_memory_that_cannot_be_written_is_named(checkout, picture, options):
+    own_mounts = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    spoil = f"mount -t tmpfs -o {options} none /dev/shm"
+    if subprocess.run([*own_mounts, spoil], capture_output=True).returncode:
+        pytest.skip("no mounts of its own for a process here")
+    fill = "head -c 4096 /dev/zero >/dev/shm/x; " if options.startswith("size") else ""
+    run = f'{spoil} && {{ {fill} exec "$@"; }}'
+    command = [*own_mounts, run, "sh", sys.executable, LOCAL]
+    done = subprocess.run(
+        command,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
+    )
+    assert "/dev/shm" in failed_in_one_line(done)
+
+
 @pytest.mark.parametrize("folder", ["onprem_images/output_local", "onprem_images/metrics"])
 def test_a_folder_that_may_not_be_written_is_named_with_the_file(
     checkout, picture, run_with, folder

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,10 +17,13 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
 
+import master_pipeline
+from lambda_function import embedded_cloud
 from metrics.analysis import run_record
 from metrics.common import cli, machine, paths
 from metrics.common.cli import UserError, run_script
 from metrics.common.paths import write_whole
+from onprem_images import local_image_proc
 
 # --- exit codes and error lines -----------------------------------------------------------------
 
@@ -138,6 +142,11 @@ def test_a_message_of_aws_of_several_lines_becomes_one(s3, capsys):
     assert capsys.readouterr().err == "error: CreateStack: ValidationError: Stack: a :b\n"
 
 
+def test_a_thread_that_the_system_refuses_is_one_line_that_says_where_the_limit_is(capsys):
+    assert ended_by(RuntimeError("can't start new thread")) == 1
+    assert "`ulimit -u`" in capsys.readouterr().err
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         ended_by(ZeroDivisionError())
@@ -230,6 +239,17 @@ def test_help_of_a_script_shows_its_defaults_and_works_from_anywhere(run_script_
     assert list(tmp_path.iterdir()) == [tmp_path / "project"]
 
 
+@pytest.mark.parametrize("name", [*HELP, "lambda_function/deploy.py"])
+def test_a_script_finds_its_modules_through_a_link_though_python_adds_no_folder_to_the_path(
+    checkout, tmp_path, name
+):
+    link = tmp_path / "link"
+    link.symlink_to(checkout / name)
+    command = [sys.executable, "-P", str(link), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", HELP)
 def test_an_unknown_flag_exits_2_and_is_named(run_script_in, name):
     done = run_script_in(name, "--colour")
@@ -299,7 +319,104 @@ def test_only_processors_that_this_process_may_use_count():
         "from metrics.common.machine import available_cpus; print(available_cpus())"
     )
     assert python_in(paths.PROJECT, program) == "1"
-    assert machine.available_cpus() == len(os.sched_getaffinity(0))
+    assert machine.available_cpus() <= len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch) -> Callable[..., None]:
+    """Writes files of cgroups, and what this process, on 8 processors, is told of its own."""
+    told = {"/proc/self/cgroup": ""}
+    read = machine._read
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(
+        machine, "_read", lambda path: told[str(path)] if str(path) in told else read(path)
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    def write(own: str, contents: dict[str, str]) -> None:
+        told["/proc/self/cgroup"] = own
+        for name, content in contents.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+
+    return write
+
+
+V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+# What /proc/self/cgroup says, files below /sys/fs/cgroup, and the quota in processors.
+QUOTAS = {
+    "a container with half a processor": ("0::/\n", {"cpu.max": "50000 100000\n"}, 0.5),
+    "no limit": ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+    "two processors and a half": ("0::/\n", {"cpu.max": "250000 100000\n"}, 2.5),
+    "more than there are": ("0::/\n", {"cpu.max": "1600000 100000\n"}, 16),
+    "another period": ("0::/\n", {"cpu.max": "60000 20000\n"}, 3),
+    "the whole machine, whose root has no such file": ("0::/\n", {}, None),
+    "a service": (
+        "0::/system.slice/job.service\n",
+        {"system.slice/cpu.max": "max 100000", "system.slice/job.service/cpu.max": "200000 100000"},
+        2,
+    ),
+    "a cgroup above allows less": (
+        "0::/a/b\n",
+        {"a/cpu.max": "100000 100000\n", "a/b/cpu.max": "400000 100000\n"},
+        1,
+    ),
+    "a cgroup beside it does not count": ("0::/a\n", {"b/cpu.max": "50000 100000\n"}, None),
+    "a path on the host": ("0::/docker/8f\n", {"cpu.max": "150000 100000\n"}, 1.5),
+    "a path above what is seen": ("0::/../other\n", {"cpu.max": "150000 100000\n"}, 1.5),
+    "no /proc": ("", {"cpu.max": "150000 100000\n"}, 1.5),
+    "v1": (
+        "2:cpu,cpuacct:/\n1:name=systemd:/\n",
+        {f"cpu,cpuacct/{V1[0]}": "50000\n", f"cpu,cpuacct/{V1[1]}": "100000\n"},
+        0.5,
+    ),
+    "v1 without a limit": ("2:cpu:/\n", {f"cpu/{V1[0]}": "-1\n", f"cpu/{V1[1]}": "100000\n"}, None),
+    "v1, a path on the host": (
+        "4:memory:/docker/8f\n2:cpuacct,cpu:/docker/8f\n",
+        {f"cpu/{V1[0]}": "300000\n", f"cpu/{V1[1]}": "100000\n"},
+        3,
+    ),
+    "v1, the one above allows less": (
+        "2:cpu:/a/b\n0::/a/b\n",
+        {
+            f"cpu/a/{V1[0]}": "100000\n",
+            f"cpu/a/{V1[1]}": "50000\n",
+            f"cpu/a/b/{V1[0]}": "-1\n",
+            f"cpu/a/b/{V1[1]}": "100000\n",
+            "unified/a/b/cgroup.procs": "1\n",
+        },
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("own", "files", "quota"), QUOTAS.values(), ids=QUOTAS)
+def test_processors_available_follow_the_quota_rounded_down_and_one_at_least(
+    cgroups, own, files, quota
+):
+    cgroups(own, files)
+    assert machine.cpu_quota() == quota
+    assert machine.available_cpus() == max(1, int(min(quota or 8, 8)))
+    assert machine.describe()["cpu_quota"] == quota
+
+
+def test_the_defaults_of_workers_and_concurrency_follow_the_quota(cgroups, capsys):
+    cgroups("0::/\n", {"cpu.max": "350000 100000\n"})
+    for module, flags in ((master_pipeline, 2), (local_image_proc, 1), (embedded_cloud, 1)):
+        with pytest.raises(SystemExit):
+            module.main(["--help"])
+        assert " ".join(capsys.readouterr().out.split()).count("(default: 3)") == flags
+
+
+def test_what_a_quota_took_is_counted_in_the_own_cgroup_and_those_above(cgroups):
+    files = {
+        "a/cpu.stat": "usage_usec 9\nthrottled_usec 1500\n",
+        "b/cpu.stat": "throttled_usec 9\n",
+    }
+    cgroups("0::/a/b\n", files | {"a/b/cpu.stat": "nr_periods 3\nthrottled_usec 500\n"})
+    assert machine.CpuCounters.now().quota_throttled_ms == 2.0
+    cgroups("2:cpu:/\n", {"cpu/cpu.stat": "nr_throttled 1\nthrottled_time 3000000\n"})
+    assert machine.CpuCounters.now().quota_throttled_ms == 3.0
 
 
 def test_run_ids_differ_are_valid_and_begin_with_their_time():

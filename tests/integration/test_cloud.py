@@ -2,10 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
+import botocore.session
 import pytest
 from moto import mock_aws
 from servers import recording_server
@@ -150,6 +154,11 @@ def assert_only_throwaway_keys(headers: dict[str, str]) -> None:
     assert "REAL" not in json.dumps(headers)
 
 
+AWS_VARIABLES = [  # all that botocore reads settings from
+    variable
+    for _, names, *_ in botocore.session.Session.SESSION_VARIABLES.values()
+    for variable in ([names] if isinstance(names, str) else names or [])
+] + ["REQUESTS_CA_BUNDLE"]  # the last one
 HOSTILE_ENVIRONMENTS = {
     "keys": {
         "AWS_ACCESS_KEY_ID": "AKIAREALREALREALREAL",
@@ -164,6 +173,8 @@ HOSTILE_ENVIRONMENTS = {
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
     },
     "other hosts": {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true"},
+    "nonsense": dict.fromkeys(AWS_VARIABLES, "nonsense"),
+    "nothing": dict.fromkeys(AWS_VARIABLES, ""),
 }
 
 
@@ -227,6 +238,141 @@ def test_the_aws_cloud_uses_the_keys_and_the_region_of_the_environment(recorder,
     assert path == "/pictures/a%20b.jpg"
     assert "Credential=MINE/" in headers["Authorization"]
     assert "/eu-west-1/s3/" in headers["Authorization"]
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path) -> Callable[..., Path]:
+    """Writes a file of AWS settings that holds nothing else than what it is given."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def write(*lines: str, name: str = ".aws/config", profile: str = "default") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join([f"[{profile}]", "region = eu-west-1", *lines, ""]))
+        return path
+
+    return write
+
+
+KEYS = ("aws_access_key_id = MINE", "aws_secret_access_key = mine")
+
+
+@pytest.mark.parametrize("variable", ["AWS_REGION", *AWS_VARIABLES[:-1]])
+def test_a_variable_that_is_empty_is_one_that_is_not_set(recorder, monkeypatch, settings, variable):
+    settings(*KEYS)
+    monkeypatch.setenv(variable, "")
+    ask(make_client(chosen("--cloud", "aws", "--endpoint-url", recorder.url), "s3"))
+    ((_, _, headers),) = recorder.requests
+    assert "Credential=MINE/" in headers["Authorization"]
+    assert "/eu-west-1/s3/" in headers["Authorization"]
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_REGION", "AWS_ENDPOINT_URL", "INPUT_BUCKET", "OUTPUT_BUCKET"]
+)
+def test_a_variable_of_the_projects_flags_that_is_empty_is_not_set(monkeypatch, variable):
+    monkeypatch.setenv(variable, "")
+    assert chosen() == Cloud()
+
+
+# Lines of a profile, and what is said of them.
+USELESS_CREDENTIALS = {
+    "no JSON": ("credential_process = echo hello", "JSONDecodeError"),
+    "no output": ("credential_process = true", "JSONDecodeError"),
+    "another JSON": ("credential_process = echo '[1]'", "AttributeError"),
+    "no UTF-8": (r"credential_process = printf '\377'", "UnicodeDecodeError"),
+    "no keys": ("credential_process = echo '{\"Version\": 1}'", "'AccessKeyId'"),
+    "keys that are no text": (
+        'credential_process = echo \'{"Version": 1, "AccessKeyId": null, "SecretAccessKey": 5}\'',
+        "a key is no text",
+    ),
+    "a date that is none": (
+        'credential_process = echo \'{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b", '
+        '"Expiration": "soon"}\'',
+        "soon",
+    ),
+    "it fails": ("credential_process = sh -c 'echo no luck >&2; exit 3'", "no luck"),
+    "it is not there": ("credential_process = /nowhere/tool", "'/nowhere/tool'"),
+    "a quote too few": ("credential_process = echo 'x", "No closing quotation"),
+    "a source that is not there": ("role_arn = arn:aws:iam::1:role/x\nsource_profile = z", '"z"'),
+    "no sign-in": (
+        "sso_start_url = https://x.awsapps.com/start\nsso_region = us-east-1\n"
+        "sso_account_id = 1\nsso_role_name = r",
+        "SSO Token",
+    ),
+}
+
+
+@pytest.mark.parametrize(("lines", "reason"), USELESS_CREDENTIALS.values(), ids=USELESS_CREDENTIALS)
+def test_useless_credentials_are_one_line_with_profile_file_and_reason(
+    settings, monkeypatch, lines, reason
+):
+    file = settings(lines, name="mine", profile="profile work")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    with pytest.raises(UserError) as caught:
+        make_client(Cloud("aws", profile="work"), "s3")
+    message = str(caught.value)
+    assert message.startswith(f"AWS credentials of profile 'work' (see {file}) cannot be used: ")
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_credentials_that_cannot_be_renewed_during_a_run_are_named_as_well(settings, tmp_path):
+    answer, soon = tmp_path / "answer", datetime.now(UTC) + timedelta(minutes=1)
+    keys = {
+        "Version": 1,
+        "AccessKeyId": "a",
+        "SecretAccessKey": "b",
+        "Expiration": f"{soon:%FT%TZ}",
+    }
+    answer.write_text(json.dumps(keys))
+    settings(f"credential_process = cat {answer}")
+    client = make_client(Cloud("aws", "http://127.0.0.1:9"), "s3")
+    answer.write_text("signed out")
+    with pytest.raises(UserError, match=r"AWS credentials of profile 'default' .* JSONDecodeError"):
+        ask(client)
+
+
+USELESS_SETTINGS = {
+    "no file": (None, "FileNotFoundError"),
+    "no settings": ("[default\nregion", "Unable to parse config file"),
+    "a folder": ("", "IsADirectoryError"),
+}
+
+
+@pytest.mark.parametrize("variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])
+@pytest.mark.parametrize(("content", "reason"), USELESS_SETTINGS.values(), ids=USELESS_SETTINGS)
+def test_a_file_of_aws_settings_that_is_of_no_use_is_named(
+    settings, monkeypatch, tmp_path, variable, content, reason
+):
+    settings(*KEYS)
+    file = tmp_path / "mine"
+    if content:
+        file.write_text(content)
+    elif content == "":
+        file.mkdir()
+    monkeypatch.setenv(variable, str(file))
+    with pytest.raises(UserError) as caught:
+        make_client(Cloud("aws", region="us-east-1"), "s3")
+    assert str(file) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_an_endpoint_of_a_profile_that_is_no_url_is_named_with_it(settings):
+    settings(*KEYS, "endpoint_url = nonsense")
+    with pytest.raises(UserError, match=r"profile 'default' \(see .* Invalid endpoint: nonsense"):
+        make_client(Cloud("aws"), "s3")
+
+
+def test_a_profile_that_does_not_exist_is_named_with_the_file_that_lacks_it(settings):
+    settings(*KEYS)
+    with pytest.raises(
+        UserError, match=r"profile 'nope' \(see ~/.aws/config\).* \(nope\) could not"
+    ):
+        make_client(Cloud("aws", profile="nope"), "s3")
 
 
 # --- buckets ------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from lambda_function.emulator.cpu_quota import (
 from lambda_function.metrics_log import RowId
 from lambda_function.stack.change_sets import deploy, find_site, own_stack, parameters_for
 from metrics.collect.cloud_rows import wait_for_rows
+from metrics.common import machine
 from metrics.common.paths import PROJECT
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has no mechanism")
@@ -225,7 +226,7 @@ def test_a_process_whose_meter_was_killed_does_not_run_unmetered(busy):
 
 @pytest.fixture
 def cgroups(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(cpu_quota, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
     (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
     return tmp_path
 
@@ -274,7 +275,7 @@ def test_a_cgroup_has_its_quota_from_the_first_event_on_and_goes_with_the_proces
 
 @on_linux
 def test_without_a_cgroup_there_is_a_meter(busy, monkeypatch, tmp_path):
-    monkeypatch.setattr(cpu_quota, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
     limit = share_of(busy, 512)
     assert isinstance(limit, Meter)
     busy.kill()
@@ -282,7 +283,7 @@ def test_without_a_cgroup_there_is_a_meter(busy, monkeypatch, tmp_path):
 
 
 def test_a_system_that_offers_nothing_says_so_once(busy, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cpu_quota, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
     monkeypatch.delattr(cpu_quota.os, "pidfd_open", raising=False)
     cpu_quota.say_that_nothing_is_enforced.cache_clear()
     assert type(share_of(busy, 512)) is type(share_of(busy, 512)) is WholeProcessor

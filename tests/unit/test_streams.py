@@ -18,7 +18,7 @@ STATES = ("ok", "closed", "broken", "full")
 # A script: it prints, starts a process that does so too, and tells in a file what it has got.
 SCRIPT = """
 import os, subprocess, sys
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 def main():
     file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
@@ -29,7 +29,7 @@ def main():
     os.write(file, repr(told).encode())
     return int(sys.argv[2])
 
-sys.exit(exit_code_of(main))
+sys.exit(start_script(main))
 """
 
 
@@ -184,7 +184,7 @@ def test_an_embedded_cloud_that_cannot_say_where_it_listens_ends():
 
 WARN = """
 import subprocess, sys, warnings
-from metrics.common.streams import exit_code_of
+from metrics.common.streams import start_script
 
 def main():
     warnings.warn("odd metadata", UserWarning)
@@ -192,7 +192,7 @@ def main():
     flags = subprocess._args_from_interpreter_flags()  # what worker processes are started with
     return subprocess.run([sys.executable, *flags, "-c", child]).returncode
 
-sys.exit(exit_code_of(main))
+sys.exit(start_script(main))
 """
 
 

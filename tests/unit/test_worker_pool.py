@@ -1,7 +1,10 @@
 """Worker processes: ready before the first task, and gone with their parent."""
 
+import _multiprocessing
 import contextlib
+import errno
 import functools
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -78,6 +81,27 @@ def test_tasks_that_have_not_begun_are_dropped_on_an_early_exit(tmp_path):
 
 def test_a_failing_warm_up_is_an_error_and_not_an_endless_wait():
     with pytest.raises(UserError, match="did not start"), worker_pool(2, fail):
+        pytest.fail("no worker is ready")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT, errno.ENOSPC, errno.EROFS])
+def test_shared_memory_that_cannot_be_had_is_named(monkeypatch, number):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(_multiprocessing, "SemLock", refuse)
+    with pytest.raises(UserError, match="/dev/shm") as caught, worker_pool(1, nothing):
+        pytest.fail("no worker is ready")
+    assert os.strerror(number) in str(caught.value)
+
+
+def test_a_process_that_cannot_be_started_is_said_in_one_line(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", refuse)
+    problem = r"did not start .*unavailable.*; use fewer --workers"
+    with pytest.raises(UserError, match=problem), worker_pool(1, nothing):
         pytest.fail("no worker is ready")
 
 
