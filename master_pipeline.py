@@ -16,8 +16,8 @@ ran, when and with what is in metrics/run.json.
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compare_cloud_onprem_metrics import add_judgement_arguments
@@ -36,6 +36,7 @@ from metrics.analysis.sweep import (
 from metrics.common.cli import (
     DONE,
     UserError,
+    add_images_arguments,
     percentage,
     positive_int,
     positive_ints,
@@ -46,7 +47,7 @@ from metrics.common.cli import (
     script_parser,
 )
 from metrics.common.machine import available_cpus, new_run_id
-from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
+from metrics.common.paths import CLOUD_CSV, LOCAL_CSV, MANIFEST_JSON, RESULTS
 
 if TYPE_CHECKING:
     from metrics.analysis.stopping import Limits
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
     parser.add_argument(
         "--rounds",
@@ -189,14 +190,16 @@ def run(args: argparse.Namespace) -> int:
     from metrics.collect.cloud_rows import download_outputs
     from metrics.run.dry_run import check_cost, print_plan
     from metrics.run.round_runner import CloudInUse, Run, has_own_cloud
-    from onprem_images.dataset import load_pictures
+    from onprem_images.dataset import load_data_set, print_left_out
 
-    pictures = load_pictures(args.images)
+    data_set = load_data_set(args.images, args.all_files)
+    pictures = data_set.pictures
     sweep_id, unfinished = interrupted_run(args, pictures) if args.resume else (None, None)
     sweep_id = sweep_id or args.run_id or new_run_id()
     settings = settings_of(args, len(pictures))
     if args.dry_run:
         print_plan(args, pictures, settings)
+        print_left_out(data_set.left_out)
         return DONE
     if args.max_cost and args.cloud == "aws":
         check_cost(args, pictures, settings)
@@ -216,9 +219,9 @@ def run(args: argparse.Namespace) -> int:
             if len(settings) > 1:
                 print(setting, file=sys.stderr)
             own_id = setting.run_id(sweep_id)
-            own_pictures = nested_subset(pictures, setting.pictures)
+            own_data = replace(data_set, pictures=nested_subset(pictures, setting.pictures))
             before = unfinished if unfinished and unfinished.run_id == own_id else None
-            one = Run(args, setting, own_pictures, own_id, cloud, before)
+            one = Run(args, setting, own_data, own_id, cloud, before)
             with cloud.function_with(setting):
                 one.measure(*limits_of(args, pictures, settings, setting))
             if setting.kind:

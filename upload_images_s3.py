@@ -14,7 +14,6 @@ import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 from botocore.exceptions import ClientError
 from tqdm import tqdm
@@ -32,6 +31,7 @@ from metrics.collect.cloud_rows import MANIFESTS_PREFIX
 from metrics.common.cli import (
     DONE,
     UserError,
+    add_images_arguments,
     cloud_problem,
     positive_int,
     run_id,
@@ -39,15 +39,21 @@ from metrics.common.cli import (
     script_parser,
 )
 from metrics.common.machine import new_run_id
-from metrics.common.paths import IMAGES, LOCAL_CSV, shown
-from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
+from metrics.common.paths import LOCAL_CSV, shown
+from onprem_images.dataset import (
+    Picture,
+    load_data_set,
+    manifest_bytes,
+    order_of_pass,
+    print_left_out,
+)
 
 PARALLEL_UPLOADS = 8
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     parser.add_argument(
         "--run-id",
         type=run_id,
@@ -73,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures = load_pictures(args.images)
+    data_set = load_data_set(args.images, args.all_files)
+    pictures = data_set.pictures
     cloud = cloud_of(args)
     buckets = find_buckets(cloud)
     if args.dry_run:
@@ -81,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{picture.size:>12,} bytes  s3://{buckets.input}/{object_key(picture)}")
         total = sum(picture.size for picture in pictures)
         print(f"would upload {len(pictures)} pictures, {total:,} bytes")
+        print_left_out(data_set.left_out)
         return DONE
     run_id = args.run_id or run_id_of_local_rows() or new_run_id()
     s3, before = make_client(cloud, "s3"), frozenset()

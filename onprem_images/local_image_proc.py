@@ -27,9 +27,17 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
-from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
+from metrics.common.cli import (
+    DONE,
+    UserError,
+    add_images_arguments,
+    positive_int,
+    run_id,
+    run_script,
+    script_parser,
+)
 from metrics.common.machine import available_cpus, memory_mb, new_run_id
-from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
+from metrics.common.paths import LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
 from onprem_images.outputs import check_no_links, clear_outputs, record_outputs
@@ -37,7 +45,7 @@ from onprem_images.outputs import check_no_links, clear_outputs, record_outputs
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
     add_workers_argument(parser)
     parser.add_argument(
@@ -56,7 +64,7 @@ def add_workers_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures, run_id = load_pictures(args.images), args.run_id or new_run_id()
+    pictures, run_id = load_pictures(args.images, args.all_files), args.run_id or new_run_id()
     write_manifest(run_id, args.rounds, pictures)
     rows = []
     for number in range(1, args.rounds + 1):

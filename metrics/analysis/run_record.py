@@ -30,7 +30,11 @@ SHAPE = {
         **dict.fromkeys(("pictures", "rounds", "workers", "concurrency", "memory_mb"), _NUMBER),
     },
     "resumed_at": [_TEXT],
-    "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
+    "data_set": {
+        **dict.fromkeys(("pictures", "bytes"), _NUMBER),
+        "fingerprint": _TEXT,
+        "left_out": _NUMBER,  # by kind
+    },
     "environment": {
         **dict.fromkeys(("python", "system", "cpu", "git_commit"), _TEXT),
         **dict.fromkeys(("cpus", "memory_mb"), _NUMBER),

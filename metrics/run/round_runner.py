@@ -36,7 +36,7 @@ from metrics.common.paths import (
     write_whole,
 )
 from metrics.run.cleaning import clean_cloud, clean_local
-from onprem_images.dataset import Picture, describe_data_set, write_manifest
+from onprem_images.dataset import DataSet, describe_data_set, write_manifest
 from onprem_images.local_image_proc import process_on_prem
 from upload_images_s3 import (
     check_conditional_writes,
@@ -58,19 +58,19 @@ class Run:
         self,
         args: argparse.Namespace,
         setting: Setting,
-        pictures: list[Picture],
+        data_set: DataSet,
         run_id: str,
         cloud: "CloudInUse",
         before: "Unfinished | None",
     ):
-        self._args, self._setting, self._pictures, self._cloud = args, setting, pictures, cloud
-        self._before = before
+        self._args, self._setting, self._cloud, self._before = args, setting, cloud, before
+        self._pictures = data_set.pictures
         self.run_id = run_id
         self.record = RunRecord(
             run_id,
             args.command_line,
             "none" if args.aa else args.cloud,
-            describe_data_set(pictures),
+            describe_data_set(data_set),
             before.record if before else None,
         )
         self.record.note(setting=asdict(setting))
