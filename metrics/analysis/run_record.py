@@ -25,6 +25,7 @@ SHAPE = {
     "cloud": _TEXT,
     "throttles": _NUMBER,
     "rounds_ended": _TEXT,
+    "refused_events": _NUMBER,  # by reason
     "setting": {
         "kind": _TEXT,
         **dict.fromkeys(("pictures", "rounds", "workers", "concurrency", "memory_mb"), _NUMBER),
