@@ -21,6 +21,7 @@ if __name__ == "__main__":  # the project may not be on the path: python -P, PYT
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ from metrics.analysis.sweep import (
 from metrics.common.cli import (
     DONE,
     UserError,
+    add_images_arguments,
     percentage,
     positive_int,
     positive_ints,
@@ -51,7 +53,7 @@ from metrics.common.cli import (
     script_parser,
 )
 from metrics.common.machine import available_cpus, new_run_id
-from metrics.common.paths import CLOUD_CSV, IMAGES, LOCAL_CSV, MANIFEST_JSON, RESULTS
+from metrics.common.paths import CLOUD_CSV, LOCAL_CSV, MANIFEST_JSON, RESULTS
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import after_output, start_script
 from onprem_images.outputs import check_outputs
@@ -59,7 +61,7 @@ from onprem_images.outputs import check_outputs
 if TYPE_CHECKING:
     from metrics.analysis.stopping import Limits
     from metrics.run.resume import Unfinished
-    from onprem_images.dataset import Picture
+    from onprem_images.dataset import DataSet, Picture
 
 
 MOST_ROUNDS = 20  # of --until
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
     parser.add_argument(
         "--rounds",
@@ -196,38 +198,41 @@ def run(args: argparse.Namespace) -> int:
     """A run for each point of the sweeps, whose rows are kept, and then the one that is judged."""
     if args.dry_run:
         from metrics.run.dry_run import print_plan
+        from onprem_images.dataset import print_left_out
 
-        pictures, _, _, settings = prepare(args)
-        print_plan(args, pictures, settings)
+        data_set, _, _, settings = prepare(args)
+        print_plan(args, data_set.pictures, settings)
+        print_left_out(data_set.left_out)
         return DONE
     new_id = args.run_id or (None if args.resume else new_run_id())
     with checkout_lock(new_id) as lock:
-        pictures, interrupted_id, unfinished, settings = prepare(args)
+        data_set, interrupted_id, unfinished, settings = prepare(args)
         sweep_id = interrupted_id or new_id or new_run_id()
         lock.name(sweep_id)
-        return run_all(args, pictures, settings, sweep_id, unfinished)
+        return run_all(args, data_set, settings, sweep_id, unfinished)
 
 
 def prepare(
     args: argparse.Namespace,
-) -> "tuple[list[Picture], str | None, Unfinished | None, list[Setting]]":
+) -> "tuple[DataSet, str | None, Unfinished | None, list[Setting]]":
     """The pictures, what of an interrupted run there is, and the settings. Nothing is changed, and
     nothing is begun, before it is clear that no file of the user's would be lost."""
-    from onprem_images.dataset import load_pictures
+    from onprem_images.dataset import load_data_set
 
-    pictures = load_pictures(args.images)
+    data_set = load_data_set(args.images, args.all_files)
+    pictures = data_set.pictures
     check_outputs([output_name(picture.image_key) for picture in pictures])
     if args.bundle:
         from metrics.analysis.bundle import check_bundle
 
         check_bundle(args.bundle, [args.images / "any", *(picture.path for picture in pictures)])
     sweep_id, unfinished = interrupted_run(args, pictures) if args.resume else (None, None)
-    return pictures, sweep_id, unfinished, settings_of(args, len(pictures))
+    return data_set, sweep_id, unfinished, settings_of(args, len(pictures))
 
 
 def run_all(
     args: argparse.Namespace,
-    pictures: "list[Picture]",
+    data_set: "DataSet",
     settings: list[Setting],
     sweep_id: str,
     unfinished: "Unfinished | None",
@@ -236,6 +241,7 @@ def run_all(
     from metrics.run.dry_run import check_cost
     from metrics.run.round_runner import CloudInUse, Run, has_own_cloud
 
+    pictures = data_set.pictures
     if args.max_cost and args.cloud == "aws":
         check_cost(args, pictures, settings)
     if args.bundle or args.against:
@@ -254,9 +260,9 @@ def run_all(
             if len(settings) > 1:
                 print(setting, file=sys.stderr)
             own_id = setting.run_id(sweep_id)
-            own_pictures = nested_subset(pictures, setting.pictures)
+            own_data = replace(data_set, pictures=nested_subset(pictures, setting.pictures))
             before = unfinished if unfinished and unfinished.run_id == own_id else None
-            one = Run(args, setting, own_pictures, own_id, cloud, before)
+            one = Run(args, setting, own_data, own_id, cloud, before)
             with cloud.function_with(setting):
                 one.measure(*limits_of(args, pictures, settings, setting))
             if setting.kind:

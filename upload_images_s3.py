@@ -36,6 +36,7 @@ from metrics.collect.cloud_rows import MANIFESTS_PREFIX
 from metrics.common.cli import (
     DONE,
     UserError,
+    add_images_arguments,
     cloud_problem,
     positive_int,
     run_id,
@@ -43,17 +44,23 @@ from metrics.common.cli import (
     script_parser,
 )
 from metrics.common.machine import new_run_id
-from metrics.common.paths import IMAGES, LOCAL_CSV, shown
+from metrics.common.paths import LOCAL_CSV, shown
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
-from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
+from onprem_images.dataset import (
+    Picture,
+    load_data_set,
+    manifest_bytes,
+    order_of_pass,
+    print_left_out,
+)
 
 PARALLEL_UPLOADS = 8
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     parser.add_argument(
         "--run-id",
         type=run_id,
@@ -88,16 +95,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_what_would_be_uploaded(args: argparse.Namespace) -> int:
-    pictures, buckets = load_pictures(args.images), find_buckets(cloud_of(args))
-    for picture in pictures:
+    data_set, buckets = load_data_set(args.images, args.all_files), find_buckets(cloud_of(args))
+    for picture in data_set.pictures:
         print(f"{picture.size:>12,} bytes  s3://{buckets.input}/{object_key(picture)}")
-    total = sum(picture.size for picture in pictures)
-    print(f"would upload {len(pictures)} pictures, {total:,} bytes")
+    total = sum(picture.size for picture in data_set.pictures)
+    print(f"would upload {len(data_set.pictures)} pictures, {total:,} bytes")
+    print_left_out(data_set.left_out)
     return DONE
 
 
 def upload(args: argparse.Namespace, run_id: str) -> int:
-    pictures = load_pictures(args.images)
+    pictures = load_data_set(args.images, args.all_files).pictures
     cloud = cloud_of(args)
     buckets = find_buckets(cloud)
     s3, before = make_client(cloud, "s3"), frozenset()

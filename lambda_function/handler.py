@@ -4,7 +4,9 @@ Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round,
 Writes  s3://$OUTPUT_BUCKET/processed/<output name>  and the row, see metrics_log.py
 
 A picture that cannot be processed is an `error` row and the invocation succeeds. A fault of S3
-makes it fail, so that Lambda retries it; doing a picture twice changes nothing.
+makes it fail, so that Lambda retries it; doing a picture twice changes nothing. What is no event of
+S3's, or about an object that is gone, can never work: it is named in the log and counted, and the
+invocation succeeds, too.
 """
 
 import json
@@ -15,11 +17,13 @@ import time
 import uuid
 from collections import Counter
 from functools import cache
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
+from lambda_function.events import is_test_event, not_of_s3, object_key, records_of
 from lambda_function.image_transform import (
     MOST_BYTES,
     measure_picture,
@@ -33,12 +37,15 @@ from lambda_function.metrics_log import (
     PROCESSED_PREFIX,
     MetricRow,
     append_rows,
+    is_missing,
     put_row,
     timed,
     utc_now,
 )
 
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
+LONGEST_KEY = 1024  # bytes; S3's limit
+NAMED = 60  # characters of a key that is longer
 LONGEST_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
 CANARY_RUN = ".canary"  # gets an output and no row, see smoke_test.py; no user run is called so
@@ -88,29 +95,48 @@ if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # in Lambda: in the init phase, befo
     warm_up()
 
 
-def lambda_handler(event: dict, context) -> dict:
-    """Process every record of an S3 event; returns how many were done, failed and refused."""
+class Gone(Exception):
+    """The object was deleted before it was read."""
+
+
+def lambda_handler(event: object, context) -> dict:
+    """Process every S3 record of `event`; returns how many were done, failed, gone and refused, and
+    the `reasons` of the latter. Raises the first fault of S3 once all records were tried."""
     global _is_cold, _last_append
     start, cold, _is_cold = time.perf_counter(), _is_cold, False
     # The context tells by the wall clock, which may be set while this runs.
     end_s = time.monotonic() + context.get_remaining_time_in_millis() / 1000
     s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
-    counts = {"ok": 0, "error": 0, "refused": 0, "canary": 0, "appended": 0}
-    least_followers = math.inf
-    for record in event.get("Records", []):
+    counts = dict.fromkeys(("ok", "error", "gone", "refused", "test", "canary", "appended"), 0)
+    reasons, faults, least_followers = Counter(), [], math.inf
+    for record in records_of(event):
+        if is_test_event(record):
+            counts["test"] += 1
+            log_line(context, level="INFO", test="S3's, sent when the notification was set up")
+            continue
         if reason := refusal(record, output_bucket):
-            counts["refused"] += 1
-            print(json.dumps({"refused": reason, "request_id": context.aws_request_id}))
+            reasons[reason] += 1
             continue
-        row, followers = process_record(s3, record, output_bucket, cold, context.aws_request_id)
-        cold = False
-        if row.run_id == CANARY_RUN:
-            counts["canary"] += 1
+        try:
+            row, followers = process_record(s3, record, output_bucket, cold, context.aws_request_id)
+            cold = False
+            if row.run_id == CANARY_RUN:
+                counts["canary"] += 1
+                continue
+            key, content = put_row(s3, output_bucket, row)
+        except Gone as gone:
+            counts["gone"] += 1
+            log_line(context, level="WARNING", gone=str(gone))
             continue
-        key, content = put_row(s3, output_bucket, row)
+        except (ClientError, BotoCoreError) as fault:
+            faults.append(fault)
+            continue
         _own_rows[key] = content
         counts[row.status] += 1
         least_followers = min(least_followers, followers)
+    for reason, count in reasons.items():
+        counts["refused"] += count
+        log_line(context, level="ERROR", refused=reason, count=count)
     is_due = time.monotonic() - _last_append >= APPEND_EVERY_S
     if (counts["ok"] or counts["error"]) and (is_due or least_followers < LAST_OF_PASS):
         counts["appended"] = append_rows(
@@ -123,17 +149,25 @@ def lambda_handler(event: dict, context) -> dict:
         _own_rows.clear()
         _last_append = time.monotonic()
     took_ms = round((time.perf_counter() - start) * 1000, 1)
-    line = {"request_id": context.aws_request_id, "took_ms": took_ms, **counts}
-    print(json.dumps({**line, "s3_requests": dict(_s3_requests)}))
+    log_line(context, took_ms=took_ms, **counts, s3_requests=dict(_s3_requests))
     _s3_requests.clear()
-    return counts
+    if faults:
+        raise faults[0]
+    return counts | {"reasons": dict(reasons)}
 
 
-def refusal(record: dict, output_bucket: str) -> str:
+def log_line(context, **facts: object) -> None:
+    """One JSON line; never a whole event, which may hold anything."""
+    print(json.dumps({"request_id": context.aws_request_id, **facts}))
+
+
+def refusal(record: object, output_bucket: str) -> str:
     """Why `record` must not be processed; empty when it may.
 
     What this function writes must never come back to it as an event: that would never end.
     """
+    if what := not_of_s3(record):
+        return f"{what}, and no S3 event of a picture"
     bucket, key = record["s3"]["bucket"]["name"], object_key(record)
     if bucket == output_bucket:
         return f"s3://{bucket}/{key} is in the output bucket"
@@ -141,14 +175,11 @@ def refusal(record: dict, output_bucket: str) -> str:
         return f"{record['eventName']} is not the creation of an object"
     if not key.startswith(INPUT_PREFIX) or key.endswith("/"):
         return f"s3://{bucket}/{key} is not a picture under {INPUT_PREFIX}"
+    if len(key.encode()) > LONGEST_KEY:
+        return f"s3://{bucket}/{key[:NAMED]}... is longer than a key of S3 can be"
     if not stays_inside(key.removeprefix(INPUT_PREFIX)):
         return f"s3://{bucket}/{key} has a part that leads out of the folder of an output"
     return ""
-
-
-def object_key(record: dict) -> str:
-    """The object's key; S3 form-encodes it in events (a space is `+`, `+` is `%2B`)."""
-    return unquote_plus(record["s3"]["object"]["key"])
 
 
 def process_record(
@@ -198,8 +229,13 @@ def environment_of(s3) -> str:
 
 def fetch(s3, bucket: str, key: str) -> tuple[bytes | None, int, dict[str, str]]:
     """The picture's bytes (None: too many to be read), their number, and the metadata that it was
-    uploaded with."""
-    response = s3.get_object(Bucket=bucket, Key=key)
+    uploaded with. Raises Gone."""
+    try:
+        response = s3.get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if is_missing(error):  # 404, since the role may list the bucket
+            raise Gone(f"s3://{bucket}/{key}") from error
+        raise
     with response["Body"] as body:
         size = response["ContentLength"]
         return (body.read() if size <= MOST_BYTES else None), size, response["Metadata"]

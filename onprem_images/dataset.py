@@ -1,10 +1,11 @@
 """The data set: which pictures there are, and under which keys both arms know them.
 
-Every regular file below the folder counts, but for the few that systems put there themselves
-(NOT_PICTURES): a file that is no picture becomes an `error` row in both arms, so nothing is left
-out unseen. Links are followed.
+Every regular file below the folder counts, but for what systems and programs put there themselves
+(side_files.py): any other file that is no picture becomes an `error` row in both arms. What is left
+out is counted by kind, so that nothing is left out unseen. Links are followed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import re
 import sys
 import tempfile
 import unicodedata
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,10 +22,20 @@ from pathlib import Path
 
 from lambda_function.image_transform import output_name
 from metrics.common.cli import UserError
+from metrics.common.findings import Finding, counted, printable
 from metrics.common.originals import check_folder, check_pictures
 from metrics.common.paths import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, write_whole
+from onprem_images.side_files import kind_of_file, kind_of_folder
 
-NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
+PLACEHOLDER = ".gitkeep"  # keeps the project's own folder in git, and is nobody's file
+FOLDER, FILE = "folder", "file"
+# What is no picture whatever its name, and is left out with --all-files, too.
+DEAD_LINK, SPECIAL_FILE, REPEATED_FOLDER = "dead link", "special file", "repeated folder"
+NEVER_TAKEN = (DEAD_LINK, SPECIAL_FILE, REPEATED_FOLDER)
+# The errors of a link that leads nowhere.
+DEAD = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+CHUNK = 2**18  # bytes; a larger buffer is slow to get for each of many small files
+READERS = 8  # threads that hash: on a network share each file takes a while to open
 LARGEST_FIRST = 10  # one picture in so many goes first by size
 LONGEST_KEY = 1024 - len("processed/.jpg")  # bytes; S3 allows 1,024 with prefix and suffix
 LONGEST_NAME = 255  # bytes of a file or folder name, on all common file systems
@@ -44,8 +56,22 @@ class Picture:
     sha256: str
 
 
-def load_pictures(folder: Path) -> list[Picture]:
-    """The pictures of `folder`, largest first.
+@dataclass(frozen=True)
+class DataSet:
+    """`pictures`, the largest first, and the keys of what was `left_out`, by kind."""
+
+    pictures: list[Picture]
+    left_out: dict[str, list[str]]
+
+
+def load_pictures(folder: Path, all_files: bool = False) -> list[Picture]:
+    """The pictures of `folder`, as load_data_set finds them."""
+    return load_data_set(folder, all_files).pictures
+
+
+def load_data_set(folder: Path, all_files: bool = False) -> DataSet:
+    """What `folder` holds; side files count as pictures if `all_files` do. Says on stderr what is
+    left out.
 
     Generates the sample set when the project's own folder holds none. Raises UserError when
     there is none elsewhere, when one lies where runs write, or when names rule out that every
@@ -57,20 +83,20 @@ def load_pictures(folder: Path) -> list[Picture]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; put pictures there, or name one with --images")
     check_folder(folder)  # before a walk that may be long
-    paths = find_files(folder)
-    check_pictures(paths.values())
-    if not paths and folder.samefile(IMAGES):
+    files, left_out = list_files(folder, all_files)
+    check_pictures(files.values())
+    if not files and folder.samefile(IMAGES):
         from onprem_images.sample_images import generate_sample_images
 
         print(f"no picture in {shown(folder)}: generating a sample set", file=sys.stderr)
         generate_sample_images(folder)
-        paths = find_files(folder)
-    if not paths:
+        files, left_out = list_files(folder, all_files)
+    say_left_out(left_out)
+    if not files:
         raise UserError(f"no picture in {folder}; put some there, or name a folder with --images")
-    check_keys(list(paths), names_told_apart(OUTPUT_LOCAL))
-    with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(lambda item: _picture(*item), paths.items()))
-    return sorted(pictures, key=lambda picture: (-picture.size, picture.image_key))
+    check_keys(list(files), names_told_apart(OUTPUT_LOCAL))
+    pictures = sorted(_read(files), key=lambda picture: (-picture.size, picture.image_key))
+    return DataSet(pictures, left_out)
 
 
 def order_of_pass(pictures: list[Picture], round_number: int) -> list[Picture]:
@@ -87,28 +113,99 @@ def order_of_pass(pictures: list[Picture], round_number: int) -> list[Picture]:
     return pictures[:head] + rest
 
 
-def find_files(folder: Path) -> dict[str, Path]:
-    """Regular files below `folder` by key. A folder that is reached twice counts once."""
-    files, seen = {}, set()
-    for top, names, file_names in os.walk(folder, followlinks=True, onerror=_refuse):
-        real = os.path.realpath(top)
-        if real in seen:  # a link back up, which would never end
-            names.clear()
+def list_files(
+    folder: Path, all_files: bool = False
+) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """Regular files below `folder` by key, and the keys of what is left out, by kind.
+
+    A folder that is reached twice counts once. The work is in proportion to the entries: one scan
+    and one stat for a folder, one stat for a link, and none for a file.
+    """
+    files: dict[str, Path] = {}
+    left_out: dict[str, list[str]] = defaultdict(list)
+    seen: set[tuple[int, int]] = set()
+    waiting = [
+        ("", "")
+    ]  # folders, by key and the kind of all that is in them; the next one is last
+    while waiting:
+        top, kind = waiting.pop()
+        path = os.path.join(folder, top) if top else os.fspath(folder)
+        try:
+            if not kind and not _is_new(path, seen):  # perhaps a link back up, which never ends
+                left_out[REPEATED_FOLDER].append(top)
+                continue
+            with os.scandir(path) as scan:
+                found = [entry for entry in scan if entry.name != PLACEHOLDER]
+        except OSError as error:
+            if not kind:
+                raise UserError(f"{path!r} cannot be read: {error.strerror}") from error
+            left_out[kind].append(top)  # it is the system's own, such as lost+found
             continue
-        seen.add(real)
-        names.sort()
-        for name in file_names:
-            path = Path(top, name)
-            if name not in NOT_PICTURES:
-                files[path.relative_to(folder).as_posix()] = path
-    special = [path for path in files.values() if not path.is_file()]
-    for path in special:
-        print(f"left out, not a regular file: {os.fsencode(path)!r}", file=sys.stderr)
-    return {key: path for key, path in files.items() if path not in special}
+        inner = []
+        for entry in sorted(found, key=lambda entry: entry.name):
+            key, is_a = f"{top}/{entry.name}" if top else entry.name, _type_of(entry)
+            why = kind or ("" if all_files else _kind(entry, is_a, path))
+            if is_a == FOLDER and not (why and entry.is_symlink()):
+                inner.append((key, why))
+            elif why or is_a != FILE:
+                left_out[why or is_a].append(key)
+            else:
+                files[key] = Path(entry.path)
+        waiting += reversed(inner)
+    return files, dict(left_out)
 
 
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename!r} cannot be read: {error.strerror}") from error
+def _is_new(path: str, seen: set[tuple[int, int]]) -> bool:
+    found = os.stat(path)
+    identity = (found.st_dev, found.st_ino)
+    is_new = identity not in seen
+    seen.add(identity)
+    return is_new
+
+
+def _type_of(entry: os.DirEntry) -> str:
+    try:
+        if entry.is_symlink():
+            entry.stat()  # follows it; the answers below come from this
+        if entry.is_dir():
+            return FOLDER
+        return FILE if entry.is_file() else SPECIAL_FILE
+    except OSError as error:
+        # Where it leads may not be seen: perhaps to a picture, and then each arm says so.
+        return DEAD_LINK if error.errno in DEAD else FILE
+
+
+def _kind(entry: os.DirEntry, is_a: str, parent: str) -> str:
+    """Why its name leaves `entry` out; empty when it does not."""
+    if is_a == FOLDER:
+        return kind_of_folder(entry.name, os.path.basename(parent))
+    return kind_of_file(entry.name)
+
+
+def say_left_out(left_out: dict[str, list[str]]) -> None:
+    """On stderr: side files by kind in one line, and anything else with names."""
+    side = {kind: len(keys) for kind, keys in left_out.items() if kind not in NEVER_TAKEN}
+    if side:
+        print(f"left out: {in_words(side)}; --all-files takes them", file=sys.stderr)
+    for kind in NEVER_TAKEN:
+        if keys := left_out.get(kind):
+            print(f"left out: {Finding(counted(len(keys), kind), keys)}", file=sys.stderr)
+
+
+def in_words(left_out: dict[str, int]) -> str:
+    """Counts by kind, the largest first: `3 in @eaDir, 2 ._*, 1 dead link`."""
+    return ", ".join(
+        counted(count, kind) if kind in NEVER_TAKEN else f"{count:,} {printable(kind)}"
+        for kind, count in Counter(left_out).most_common()
+    )
+
+
+def print_left_out(left_out: dict[str, list[str]]) -> None:
+    """What --dry-run says of it: every name."""
+    for kind, keys in sorted(left_out.items()):
+        print(f"would leave out {len(keys):,} {printable(kind)}")
+        for key in keys:
+            print(f"  {printable(key)}")
 
 
 def check_keys(keys: list[str], told_apart: Callable[[str], str] = str) -> None:
@@ -124,15 +221,26 @@ def check_keys(keys: list[str], told_apart: Callable[[str], str] = str) -> None:
             raise UserError(f"{key!r} is longer than {LONGEST_KEY} bytes; shorten it")
         if NOT_XML.search(key):
             raise UserError(f"{key!r} has a control character that S3 cannot list; rename it")
-        if max(len(part.encode()) for part in output_name(key).split("/")) > LONGEST_NAME:
+        output = output_name(key)
+        if max(len(part.encode()) for part in output.split("/")) > LONGEST_NAME:
             raise UserError(f"the output of {key!r} would have too long a name; shorten it")
-        other = outputs.setdefault(told_apart(output_name(key)), key)
+        other = outputs.setdefault(told_apart(output), key)
         if other != key:
             raise UserError(f"{other!r} and {key!r} would have the same output; rename one")
+    for parent, key in _folders_of(outputs).items():
+        if (other := outputs.get(parent)) is not None:
+            raise UserError(f"the output of {other!r} is a folder of that of {key!r}")
+
+
+def _folders_of(outputs: dict[str, str]) -> dict[str, str]:
+    """All folders above `outputs`, each once, with the key of an output in it."""
+    folders: dict[str, str] = {}
     for output, key in outputs.items():
-        for parent in Path(output).parents:
-            if (other := outputs.get(parent.as_posix())) is not None:
-                raise UserError(f"the output of {other!r} is a folder of that of {key!r}")
+        parent = output.rpartition("/")[0]
+        while parent and parent not in folders:
+            folders[parent] = key
+            parent = parent.rpartition("/")[0]
+    return folders
 
 
 def names_told_apart(folder: Path) -> Callable[[str], str]:
@@ -158,19 +266,48 @@ def names_told_apart(folder: Path) -> Callable[[str], str]:
     return told_apart
 
 
+def _read(files: dict[str, Path]) -> list[Picture]:
+    """Size and hash of each file. The readers share what is left to do, so that neither a large
+    file nor a task for each small one holds them up."""
+    waiting = deque(files.items())
+
+    def read_on(_: int) -> list[Picture]:
+        done = []
+        while True:
+            try:
+                key, path = waiting.popleft()
+            except IndexError:
+                return done
+            done.append(_picture(key, path))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            return [picture for done in pool.map(read_on, range(READERS)) for picture in done]
+        except BaseException:
+            waiting.clear()
+            raise
+
+
 def _picture(key: str, path: Path) -> Picture:
+    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return Picture(key, path, file.tell(), digest)
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
     except OSError:  # each arm says so when it comes to it
         return Picture(key, path, 0, "")
+    return Picture(key, path, size, digest.hexdigest())
 
 
-def describe_data_set(pictures: list[Picture]) -> dict[str, object]:
+def describe_data_set(data_set: DataSet) -> dict[str, object]:
     """What run.json says of the data set."""
-    size = sum(picture.size for picture in pictures)
-    return {"pictures": len(pictures), "bytes": size, "fingerprint": fingerprint(pictures)}
+    return {
+        "pictures": len(data_set.pictures),
+        "bytes": sum(picture.size for picture in data_set.pictures),
+        "fingerprint": fingerprint(data_set.pictures),
+        "left_out": {kind: len(keys) for kind, keys in sorted(data_set.left_out.items())},
+    }
 
 
 def different_pictures(pictures: list[Picture]) -> int:

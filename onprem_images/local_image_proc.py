@@ -28,10 +28,18 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
-from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script, script_parser
+from metrics.common.cli import (
+    DONE,
+    UserError,
+    add_images_arguments,
+    positive_int,
+    run_id,
+    run_script,
+    script_parser,
+)
 from metrics.common.findings import counted
 from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
-from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
+from metrics.common.paths import LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.reasons import failure_findings, failures_by_reason
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
@@ -52,7 +60,7 @@ from onprem_images.outputs import (
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
     add_workers_argument(parser)
     parser.add_argument(
@@ -77,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_alone(args: argparse.Namespace, run_id: str) -> int:
-    pictures = load_pictures(args.images)
+    pictures = load_pictures(args.images, args.all_files)
     check_outputs([output_name(picture.image_key) for picture in pictures])
     write_manifest(run_id, args.rounds, pictures)
     rows = []

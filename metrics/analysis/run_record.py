@@ -25,12 +25,17 @@ SHAPE = {
     "cloud": _TEXT,
     "throttles": _NUMBER,
     "rounds_ended": _TEXT,
+    "refused_events": _NUMBER,  # by reason
     "setting": {
         "kind": _TEXT,
         **dict.fromkeys(("pictures", "rounds", "workers", "concurrency", "memory_mb"), _NUMBER),
     },
     "resumed_at": [_TEXT],
-    "data_set": {"pictures": _NUMBER, "bytes": _NUMBER, "fingerprint": _TEXT},
+    "data_set": {
+        **dict.fromkeys(("pictures", "bytes"), _NUMBER),
+        "fingerprint": _TEXT,
+        "left_out": _NUMBER,  # by kind
+    },
     "environment": {
         **dict.fromkeys(("python", "system", "cpu", "git_commit"), _TEXT),
         **dict.fromkeys(("cpus", "cpu_quota", "memory_mb"), _NUMBER),

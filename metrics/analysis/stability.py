@@ -16,7 +16,7 @@ from scipy import stats
 
 from lambda_function.emulator.cpu_quota import FULL_VCPU_MB
 from metrics.analysis.clock_jumps import name_of
-from metrics.common.findings import Finding, counted
+from metrics.common.findings import NAMED_AT_MOST, Finding, counted, printable
 
 LARGEST_SPREAD = 0.10  # pyperf's limit, too
 LARGEST_DRIFT = 0.05
@@ -178,6 +178,14 @@ def was_resumed(record: dict) -> bool:
     return bool(record.get("resumed_at"))
 
 
+def refused_events(counts: dict[str, int]) -> str:
+    """What the function was called with and could not process, by reason."""
+    parts = [f"{count:.0f} x {reason}" for reason, count in counts.items()]
+    more = len(parts) - NAMED_AT_MOST
+    text = "; ".join(map(printable, parts[:NAMED_AT_MOST])) + (f"; {more} more" if more > 0 else "")
+    return f"the function refused {counted(int(sum(counts.values())), 'event')}: {text}"
+
+
 def warnings_of_machine(record: dict) -> list[Finding]:
     """Warnings from what the run record saw of the machine and the cloud during the passes."""
     found = []
@@ -192,6 +200,10 @@ def warnings_of_machine(record: dict) -> list[Finding]:
         text = f"the cloud: AWS throttled {counted(int(throttles), 'invocation')}"
         advice = "they ran later: raise the account's or the function's concurrency"
         found.append(Finding(text, advice=advice))
+    refused = record.get("refused_events")
+    if isinstance(refused, dict) and (refused := {why: n for why, n in refused.items() if n}):
+        advice = "only the input bucket's own notification should call it"
+        found.append(Finding(refused_events(refused), advice=advice))
     for step in record.get("steps", []):
         machine = step.get("machine") or {}
         name = name_of(step)

@@ -6,15 +6,27 @@ be waited for until the time-out, and then be missing without a reason.
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 from botocore.exceptions import ClientError
 
 from lambda_function.cloud import Buckets, Cloud, make_client
-from lambda_function.handler import INPUT_PREFIX, environment_of, number_in, object_key
-from lambda_function.metrics_log import MetricRow, RowId, is_missing, put_row
+from lambda_function.events import not_of_s3, object_key, records_of
+from lambda_function.handler import INPUT_PREFIX, environment_of, number_in
+from lambda_function.metrics_log import (
+    PARALLEL_READS,
+    MetricRow,
+    RowId,
+    is_missing,
+    put_row,
+    utc_now,
+)
+from metrics.common.findings import counted
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
 HIDDEN_S = 120  # from a message's delivery until it may come again
@@ -28,7 +40,22 @@ def failure_settler(
     if "FailureQueueUrl" not in function:
         return None
     sqs = make_client(cloud, "sqs")
-    return partial(rows_of_failures, s3, sqs, function["FailureQueueUrl"], buckets)
+    return partial(settle, s3, sqs, function["FailureQueueUrl"], buckets)
+
+
+def settle(s3, sqs, queue_url: str, buckets: Buckets, missing: set[RowId]) -> list[MetricRow]:
+    """Make an `error` row durable for each missing picture that will never have another."""
+    rows = rows_of_failures(s3, sqs, queue_url, buckets, missing)
+    return rows + rows_of_vanished(s3, buckets, missing - {row.id for row in rows})
+
+
+class Told(NamedTuple):
+    """What a message tells of: rows of pictures that the function failed on, how many pictures are
+    gone, and what else is in it, by name."""
+
+    rows: list[MetricRow]
+    gone: int
+    foreign: list[str]
 
 
 def rows_of_failures(
@@ -36,17 +63,49 @@ def rows_of_failures(
 ) -> list[MetricRow]:
     """Make an `error` row durable for each missing picture that the queue tells of.
 
-    Messages about them alone are deleted, others stay: they are of another run or another user.
+    Messages about them alone, and about pictures that are gone, are deleted. Others stay: they are
+    of another run or another user, or not the function's, and then said to be there.
     """
-    rows = []
+    rows, gone, foreign = [], 0, Counter()
     for message in receive(sqs, queue_url):
-        told_of = _rows(s3, message["Body"], buckets)
-        found = [row for row in told_of if row.id in missing]
+        told = _read(s3, message["Body"], buckets)
+        found = [row for row in told.rows if row.id in missing]
         for row in found:
             put_row(s3, buckets.output, row)
-        if found and found == told_of:
+        if (found or told.gone) and found == told.rows and not told.foreign:
             sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+            gone += told.gone
         rows += found
+        foreign.update(told.foreign)
+    if gone:
+        pictures = counted(gone, "picture")
+        print(
+            f"took messages about {pictures} that are gone off the failure queue", file=sys.stderr
+        )
+    for what, count in foreign.items():
+        print(f"left in the failure queue, {count} times: {what}", file=sys.stderr)
+    return rows
+
+
+def rows_of_vanished(s3, buckets: Buckets, missing: set[RowId]) -> list[MetricRow]:
+    """Make an `error` row durable for each missing picture that the input bucket does not hold any
+    more. Whose row is on its way all the same keeps it: the first written stays."""
+    if not missing:
+        return []
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=buckets.input, Prefix=INPUT_PREFIX)
+    there = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+    rows = [
+        _error_row(
+            s3,
+            row_id,
+            f"Gone: s3://{buckets.input}/{INPUT_PREFIX}{row_id.image_key} was deleted, and the "
+            "function wrote no row",
+        )
+        for row_id in sorted(missing)
+        if INPUT_PREFIX + row_id.image_key not in there
+    ]
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        list(pool.map(lambda row: put_row(s3, buckets.output, row), rows))
     return rows
 
 
@@ -66,46 +125,85 @@ def receive(sqs, queue_url: str) -> Iterator[dict]:
         yield from new
 
 
-def _rows(s3, body: str, buckets: Buckets) -> list[MetricRow]:
-    """Rows of the pictures that a message tells of; none when it is no record of the function."""
+def _read(s3, body: str, buckets: Buckets) -> Told:
+    """What a message tells of, whoever sent it."""
+    told = Told([], 0, [])
     try:
         record = json.loads(body)
-        events = record["requestPayload"]["Records"]
-        rows = [_row(s3, event, record, buckets) for event in events]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        print("a message of the failure queue is no record of the function", file=sys.stderr)
-        return []
-    return [row for row in rows if row is not None]
+        events = records_of(record["requestPayload"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return told._replace(foreign=["a message that is no record of the function"])
+    for event in events:
+        try:
+            if what := not_of_s3(event):
+                told.foreign.append(f"a record of {what}")
+                continue
+            if not _is_picture(event, buckets):
+                continue
+            if (stored := _head(s3, buckets.input, object_key(event))) is None:
+                told = told._replace(gone=told.gone + 1)
+            elif _is_of(event, stored):
+                told.rows.append(_row(s3, event, record, stored))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            told.foreign.append("a record that is not whole")
+    return told
 
 
-def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
-    """The row of a picture that the function failed on; None when it is not there any more, or was
-    uploaded again since."""
+def _is_picture(event: dict, buckets: Buckets) -> bool:
     bucket, key = event["s3"]["bucket"]["name"], object_key(event)
-    if bucket != buckets.input or not key.startswith(INPUT_PREFIX):
-        return None
-    stored = _head(s3, bucket, key)
-    # The same bytes may have been put again since, by another run or round: then the event is old.
+    return bucket == buckets.input and key.startswith(INPUT_PREFIX)
+
+
+def _is_of(event: dict, stored: dict) -> bool:
+    """Whether the event is about what is stored now. The same bytes may have been put again since,
+    by another run or round: then the event is old."""
     event_time = datetime.fromisoformat(event["eventTime"])
-    if stored is None or event_time < stored["LastModified"] - ROUNDED:
-        return None
-    if stored["ETag"].strip('"') != event["s3"]["object"].get("eTag"):
-        return None
-    context = record["requestContext"]
-    problem = record.get("responsePayload") or {}
+    if event_time < stored["LastModified"] - ROUNDED:
+        return False
+    return stored["ETag"].strip('"') == event["s3"]["object"].get("eTag")
+
+
+def _row(s3, event: dict, record: dict, stored: dict) -> MetricRow:
+    """The row of a picture that the function failed on."""
+    context, problem = record["requestContext"], record.get("responsePayload")
+    problem = problem if isinstance(problem, dict) else {}
     tries = context.get("approximateInvokeCount", "several")
     reason = f"{problem.get('errorType', 'no answer')}: {problem.get('errorMessage', '')}"
-    return MetricRow(
-        timestamp=record["timestamp"].replace("Z", "+00:00"),
-        image_key=key.removeprefix(INPUT_PREFIX),
+    row_id = RowId(
+        stored["Metadata"].get("run-id", ""),
+        number_in(stored["Metadata"], "round", 1),
+        object_key(event).removeprefix(INPUT_PREFIX),
+    )
+    return _error_row(
+        s3,
+        row_id,
+        f"LambdaFailure: {context.get('condition')} after {tries} tries: {reason}",
+        timestamp=_utc(record["timestamp"]),
         orig_size=stored["ContentLength"],
+        request_id=_text(context["requestId"]),
+    )
+
+
+def _text(value: object) -> str:
+    """As a row can hold it: a record may have what is no UTF-8."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _utc(timestamp: str) -> str:
+    return datetime.fromisoformat(timestamp).astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _error_row(s3, row_id: RowId, error: str, **facts: object) -> MetricRow:
+    """The row of a picture that nothing was measured of, with the `facts` that are known."""
+    known = {"timestamp": utc_now(), "orig_size": 0, "request_id": ""} | facts
+    return MetricRow(
+        **row_id._asdict(),
+        **known,
         new_size=0,
         proc_ms=0.0,
         source="cloud",
-        run_id=stored["Metadata"].get("run-id", ""),
-        round=number_in(stored["Metadata"], "round", 1),
         status="error",
-        error=f"LambdaFailure: {context.get('condition')} after {tries} tries: {reason}",
+        error=_text(error),
         cpu_ms=0.0,
         fetch_ms=0.0,
         store_ms=0.0,
@@ -115,7 +213,6 @@ def _row(s3, event: dict, record: dict, buckets: Buckets) -> MetricRow | None:
         environment=environment_of(s3),
         output_sha256="",
         transform="",
-        request_id=context["requestId"],
     )
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -151,6 +152,23 @@ def billed_by_round(rows: pd.DataFrame, invocations: pd.DataFrame | None) -> pd.
     of_rounds = known.groupby("round")[columns].sum()
     of_rounds["pictures"] = known["round"].value_counts()
     return of_rounds if len(of_rounds) == rows["round"].nunique() > 0 else None
+
+
+def count_refused(logs, log_group: str, since: datetime) -> dict[str, int]:
+    """How many events the function refused, by reason: they were no S3 events of pictures."""
+    counts: Counter[str] = Counter()
+    pages = logs.get_paginator("filter_log_events").paginate(
+        logGroupName=log_group,
+        startTime=int(since.timestamp() * 1000),
+        filterPattern='"ERROR"',
+    )
+    for page in pages:
+        for event in page["events"]:
+            line = _json(event["message"])
+            reason, count = line.get("refused"), line.get("count")
+            if isinstance(reason, str) and isinstance(count, int):
+                counts[reason] += count
+    return dict(counts)
 
 
 def count_throttles(cloudwatch, function_name: str, begin: datetime, end: datetime) -> int | None:

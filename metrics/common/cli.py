@@ -6,6 +6,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+from metrics.common.paths import IMAGES
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # argparse itself exits with 2 on wrong usage
 # What to do about the errors of AWS that a user meets most, by code.
@@ -146,6 +149,16 @@ def run_id(text: str) -> str:
             f"{text!r} is no run id: 1 to 64 letters, digits, '.', '_' or '-'"
         )
     return text
+
+
+def add_images_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which pictures there are, for every script that lists them: all of them list the same."""
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    parser.add_argument(
+        "--all-files",
+        action="store_true",
+        help="also take what systems and programs leave beside pictures (@eaDir, ._*, *.xmp, ...)",
+    )
 
 
 def script_parser(docstring: str) -> argparse.ArgumentParser:

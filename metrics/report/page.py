@@ -35,6 +35,7 @@ from metrics.report.verdict import (
     verdict_whole_job,
     where,
 )
+from onprem_images.dataset import in_words
 
 TEMPLATE = "page.html.j2"
 UNKNOWN = "unknown"
@@ -316,6 +317,7 @@ def environment_facts(record: dict) -> list[tuple[str, object]]:
         ("pictures", data_set.get("pictures")),
         ("size of the pictures", size(data_set.get("bytes"))),
         ("fingerprint of the pictures", data_set.get("fingerprint")),
+        ("left out of the folder", _left_out(data_set.get("left_out"))),
         ("processor", environment.get("cpu")),
         ("processors available", environment.get("cpus")),
         ("processor quota", environment.get("cpu_quota")),
@@ -327,6 +329,10 @@ def environment_facts(record: dict) -> list[tuple[str, object]]:
         ("exit code", record.get("exit_code")),
     ]
     return [(name, value) for name, value in facts if value not in (None, "", DASH)]
+
+
+def _left_out(counts: object) -> str:
+    return in_words({k: n for k, n in counts.items() if n}) if isinstance(counts, dict) else ""
 
 
 def steps(record: dict) -> list[dict[str, object]]:

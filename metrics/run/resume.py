@@ -59,8 +59,8 @@ def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = 
     if changed:
         raise UserError(
             f"the pictures are not those of run {run_id!r}: {len(changed)} differ, such as "
-            f"{min(changed)!r}; restore them, repeat the flags of that run (--images, --scale), or "
-            "start a new one"
+            f"{min(changed)!r}; restore them, repeat the flags of that run (--images, --all-files, "
+            "--scale), or start a new one"
         )
     return Unfinished(run_id, manifest.rounds, record, _done_on_prem(run_id, len(pictures)))
 

@@ -38,7 +38,7 @@ from metrics.common.paths import (
     write_whole,
 )
 from metrics.run.cleaning import clean_cloud, clean_local
-from onprem_images.dataset import Picture, describe_data_set, write_manifest
+from onprem_images.dataset import DataSet, describe_data_set, write_manifest
 from onprem_images.local_image_proc import process_on_prem
 from upload_images_s3 import (
     check_conditional_writes,
@@ -60,19 +60,19 @@ class Run:
         self,
         args: argparse.Namespace,
         setting: Setting,
-        pictures: list[Picture],
+        data_set: DataSet,
         run_id: str,
         cloud: "CloudInUse",
         before: "Unfinished | None",
     ):
-        self._args, self._setting, self._pictures, self._cloud = args, setting, pictures, cloud
-        self._before = before
+        self._args, self._setting, self._cloud, self._before = args, setting, cloud, before
+        self._pictures = data_set.pictures
         self.run_id = run_id
         self.record = RunRecord(
             run_id,
             args.command_line,
             "none" if args.aa else args.cloud,
-            describe_data_set(pictures),
+            describe_data_set(data_set),
             before.record if before else None,
         )
         self.record.note(setting=asdict(setting))
@@ -164,7 +164,11 @@ class Run:
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
             timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
             settle = self._cloud.settle_failures
-            wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
+            try:
+                wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
+            except UserError:
+                self._say_refused()  # perhaps why
+                raise
 
     def _fetch_rows(self) -> None:
         fetch_cloud_rows(self._cloud.s3, self._cloud.buckets.output, self.run_id, CLOUD_CSV)
@@ -194,6 +198,24 @@ class Run:
             write_whole(PIXELS_CSV, pixels_to_csv(pixels))
         return comparison
 
+    def _note_refused(self) -> dict[str, int]:
+        """Record what else than pictures the function was called with since the run began."""
+        from metrics.collect.invocations import count_refused
+
+        logs, group = make_client(self._cloud.address, "logs"), self._cloud.function["LogGroupName"]
+        refused = count_refused(logs, group, self.record.begun)
+        self.record.note(refused_events=refused)
+        return refused
+
+    def _say_refused(self) -> None:
+        from metrics.analysis.stability import refused_events
+
+        if not self._cloud.function:
+            return
+        with _goes_on("what the function refused"):
+            if refused := self._note_refused():
+                print(refused_events(refused), file=sys.stderr)
+
     def _ask_lambda(self) -> None:
         """Save what Lambda measured. A permission that is missing for this costs no answer."""
         from metrics.analysis.rows import read_rows
@@ -205,15 +227,22 @@ class Run:
         services = ("logs", "lambda", "cloudwatch")
         logs, functions, metrics = (make_client(cloud.address, service) for service in services)
         rows = read_rows(CLOUD_CSV, "cloud")
-        with self.record.step("logs"):
-            try:
-                save_invocations(logs, functions, cloud.function, rows, INVOCATIONS_CSV)
-                name, now = cloud.function["FunctionName"], datetime.now(UTC)
-                self.record.note(throttles=count_throttles(metrics, name, self.record.begun, now))
-            except Exception as error:
-                if (line := cloud_problem(error)) is None:
-                    raise
-                print(f"going on without all of Lambda's own measurements: {line}", file=sys.stderr)
+        with self.record.step("logs"), _goes_on("all of Lambda's own measurements"):
+            save_invocations(logs, functions, cloud.function, rows, INVOCATIONS_CSV)
+            name, now = cloud.function["FunctionName"], datetime.now(UTC)
+            self._note_refused()
+            self.record.note(throttles=count_throttles(metrics, name, self.record.begun, now))
+
+
+@contextlib.contextmanager
+def _goes_on(without: str) -> Iterator[None]:
+    """An error of the cloud, such as a permission that is missing, costs no answer."""
+    try:
+        yield
+    except Exception as error:
+        if (line := cloud_problem(error)) is None:
+            raise
+        print(f"going on without {without}: {line}", file=sys.stderr)
 
 
 # --- the cloud ----------------------------------------------------------------------------------

@@ -19,8 +19,15 @@ import io
 import json
 
 import master_pipeline
-from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
-from metrics.common.paths import IMAGES, SUMMARY_JSON
+from metrics.common.cli import (
+    DONE,
+    UserError,
+    add_images_arguments,
+    positive_int,
+    run_script,
+    script_parser,
+)
+from metrics.common.paths import SUMMARY_JSON
 from metrics.common.streams import start_script
 
 QUESTIONS = ("per_picture", "whole_job")  # the keys of summary.json
@@ -30,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--repeat", type=positive_int, default=20, help="runs")
     parser.add_argument("--rounds", type=positive_int, default=3, help="of each run")
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
+    add_images_arguments(parser)
     return run_script(run, parser.parse_args(argv))
 
 
@@ -54,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def run_once(args: argparse.Namespace) -> dict:
     """The summary of one run."""
     flags = ["--aa", "--rounds", str(args.rounds), "--images", str(args.images)]
+    flags += ["--all-files"] if args.all_files else []
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as e:
         if master_pipeline.main(flags) != DONE:
             raise UserError(f"a run failed: {e.getvalue().strip()}")

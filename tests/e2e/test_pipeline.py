@@ -33,6 +33,7 @@ def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
     checkout, run_script_in, tmp_path
 ):
     fill(checkout / "images_to_upload")
+    (checkout / "images_to_upload" / "._alpha.png").write_bytes(b"of macOS")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     done = run_script_in(
@@ -74,6 +75,7 @@ def run_json_tells_what_was_run_and_when(record: dict) -> None:
     assert record["command_line"] == "master_pipeline.py --run-id e2e --workers 1"
     assert record["data_set"]["pictures"] == 13
     assert len(record["data_set"]["fingerprint"]) == 64
+    assert record["data_set"]["left_out"] == {"._*": 1}
     assert record["environment"]["packages"]["Pillow"] == "13.0.0"
     assert {"cpu", "cpus", "memory_mb", "git_commit", "python"} <= set(record["environment"])
     steps = record["steps"]
@@ -219,9 +221,13 @@ def test_wrong_use_is_one_line_and_the_right_exit_code(
 
 def test_a_dry_run_says_what_would_be_done_and_cost_and_does_nothing(checkout, run_script_in):
     fill(checkout / "images_to_upload", 2)
+    (checkout / "images_to_upload" / "._alpha.png").write_bytes(b"of macOS")
     done = run_script_in("master_pipeline.py", "--dry-run", "--rounds", "3")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "left out: 1 ._*; --all-files takes them\n")
     assert done.stdout.startswith("would process 5 pictures, ")
+    assert done.stdout.endswith("would leave out 1 ._*\n  ._alpha.png\n")
+    all_files = run_script_in("master_pipeline.py", "--dry-run", "--all-files")
+    assert all_files.stdout.startswith("would process 6 pictures, ")
     assert "in 3 rounds" in done.stdout
     assert "S3 PUT and LIST" in done.stdout
     assert not (checkout / "metrics" / "run.json").exists()

@@ -781,6 +781,8 @@ RECORDS = {
     "packages that are none": {"environment": {"packages": []}},
     "a memory that is none": {"environment": {"memory_mb": "x"}},
     "a data set that is none": {"data_set": "x"},
+    "files left out that are none": {"data_set": {"left_out": 1}},
+    "left out nobody knows how often": {"data_set": {"left_out": {"._*": None}}},
     "a number too large": {"data_set": {"bytes": 10**400}},
     "nested deeply": b'{"run_id": "run", "x": ' + b"[" * 100_000,
 }

@@ -5,13 +5,19 @@ import json
 import boto3
 import pytest
 from conftest import jpeg
+from rows import row
 
 from lambda_function.cloud import Buckets, find_buckets, find_function, make_client
 from lambda_function.embedded_cloud import embedded_cloud
-from lambda_function.metrics_log import RowId, append_rows
+from lambda_function.metrics_log import RowId, append_rows, put_row
 from metrics.collect import cloud_rows
 from metrics.collect.cloud_rows import wait_for_rows
-from metrics.collect.dead_letters import failure_settler, receive, rows_of_failures
+from metrics.collect.dead_letters import (
+    failure_settler,
+    receive,
+    rows_of_failures,
+    rows_of_vanished,
+)
 
 IN, OUT = "input-bucket", "output-bucket"
 
@@ -92,7 +98,22 @@ def test_what_is_not_missing_or_of_another_run_or_bucket_or_uploaded_again_is_le
     send(queue, failure("input/a.jpg", upload(s3, "a.jpg"), bucket=OUT))
     send(queue, failure("elsewhere/a.jpg", "0" * 32))
     assert settle(s3, queue, "other.jpg", "again.jpg", "gone.jpg", "a.jpg") == []
-    assert messages_left(queue) == 6
+    assert messages_left(queue) == 5  # not the one about a picture that is gone
+
+
+def test_messages_about_pictures_that_are_gone_are_taken_off_the_queue_and_counted(
+    s3, queue, capsys
+):
+    send(queue, failure("input/gone.jpg", "0" * 32))
+    both = failure("input/a.jpg", upload(s3, "a.jpg"))
+    both["requestPayload"]["Records"] += failure("input/gone too.jpg", "0" * 32)["requestPayload"][
+        "Records"
+    ]
+    send(queue, both)
+    assert [row.image_key for row in settle(s3, queue, "a.jpg")] == ["a.jpg"]
+    assert messages_left(queue) == 0
+    err = capsys.readouterr().err
+    assert err == "took messages about 2 pictures that are gone off the failure queue\n"
 
 
 def test_a_message_that_tells_of_another_runs_picture_too_stays_for_that_run(s3, queue):
@@ -119,15 +140,110 @@ def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_
         '"x"',
         "{}",
         '{"requestPayload": {"Records": [{"x": 1}]}}',
+        '{"requestPayload": {"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}}',
+        '{"requestPayload": {"source": "aws.s3", "detail-type": "Object Created", "detail": {}}}',
+        '{"requestPayload": {"Records": []}}',
+        '{"requestPayload": null}',
         '{"requestPayload": 1}',
+        "[" * 100_000,
     ],
 )
-def test_a_message_that_is_no_record_of_the_function_does_not_stop_the_others(s3, queue, body):
+def test_a_message_that_is_no_record_of_the_function_does_not_stop_the_others(
+    s3, queue, body, capsys
+):
     sqs, url = queue
     sqs.send_message(QueueUrl=url, MessageBody=body)
     send(queue, failure("input/a.jpg", upload(s3, "a.jpg")))
     assert [row.image_key for row in settle(s3, queue, "a.jpg")] == ["a.jpg"]
     assert messages_left(queue) == 1
+
+
+def test_what_stays_in_the_queue_is_named_with_its_count(s3, queue, capsys):
+    for key in ("a.jpg", "b.jpg"):
+        send(queue, {"requestPayload": {"source": "s", "detail-type": "d", "detail": key}})
+    assert settle(s3, queue, "a.jpg") == []
+    assert capsys.readouterr().err == (
+        "left in the failure queue, 2 times: a record of an EventBridge event, 'd' of 's'\n"
+    )
+
+
+OF_THE_EVENT = ("eventTime", "eTag", "key", "bucket", "s3", "object", "eventName")
+OF_THE_RECORD = ("timestamp", "requestContext", "requestId", "responsePayload")
+
+
+def broken(record: dict, member: str, value: object) -> dict:
+    """A record of Lambda's with one member replaced; `value` None: without it."""
+    inner = record["requestPayload"]["Records"][0]
+    for part in (record, inner, record["requestContext"], inner["s3"], inner["s3"]["object"]):
+        if member in part:
+            part[member] = value
+            if value is None:
+                del part[member]
+    return record
+
+
+@pytest.mark.parametrize("value", [None, 7, "x", [], {}, "\ud800"])
+def test_a_record_of_any_shape_ends_neither_the_wait_nor_costs_it_the_others(s3, queue, value):
+    for member in (*OF_THE_EVENT, *OF_THE_RECORD):
+        odd, good = f"{member}.jpg", f"{member} good.jpg"
+        record = broken(failure(f"input/{odd}", upload(s3, odd)), member, value)
+        if member in OF_THE_EVENT:
+            event = failure(f"input/{good}", upload(s3, good))["requestPayload"]["Records"]
+            record["requestPayload"]["Records"] += event
+        send(queue, record)
+    names = [
+        f"{member}{end}.jpg" for member in (*OF_THE_EVENT, *OF_THE_RECORD) for end in ("", " good")
+    ]
+    found = {row.image_key for row in settle(s3, queue, *names)}
+    assert {f"{member} good.jpg" for member in OF_THE_EVENT} <= found
+    assert "responsePayload.jpg" in found  # whatever the function said, it failed
+
+
+# --- pictures that are gone ---------------------------------------------------------------------
+
+
+def test_a_missing_picture_that_the_bucket_does_not_hold_any_more_gets_a_row_that_says_so(s3):
+    upload(s3, "there.jpg")
+    missing = {RowId("run", 2, "there.jpg"), RowId("run", 2, "gone +.jpg")}
+    (row,) = rows_of_vanished(s3, Buckets(IN, OUT), missing)
+    assert row.id == RowId("run", 2, "gone +.jpg")
+    assert (row.status, row.source, row.orig_size) == ("error", "cloud", 0)
+    assert row.error == (
+        f"Gone: s3://{IN}/input/gone +.jpg was deleted, and the function wrote no row"
+    )
+    assert append_rows(s3, OUT, lambda: 60) == 1
+    assert rows_of_vanished(s3, Buckets(IN, OUT), set()) == []
+
+
+def test_a_row_that_the_function_wrote_is_kept_although_the_picture_is_gone(s3):
+    written = row("a.jpg", run_id="run")
+    put_row(s3, OUT, written)
+    rows_of_vanished(s3, Buckets(IN, OUT), {written.id})
+    append_rows(s3, OUT, lambda: 60)
+    (kept,) = cloud_rows.download_rows(s3, OUT, "run")
+    assert kept == written
+
+
+def test_a_picture_that_is_deleted_before_it_is_read_ends_the_wait_with_a_row(monkeypatch):
+    monkeypatch.setattr(cloud_rows, "STALLED_S", 1)
+    with embedded_cloud(1) as cloud:
+        s3, buckets, function = make_client(cloud, "s3"), find_buckets(cloud), find_function(cloud)
+        s3.put_bucket_notification_configuration(
+            Bucket=buckets.input, NotificationConfiguration={}
+        )  # the event comes late: after the picture is deleted
+        event = {
+            "eventName": "ObjectCreated:Put",
+            "s3": {"bucket": {"name": buckets.input}, "object": {"key": "input/a.jpg"}},
+        }
+        answer = make_client(cloud, "lambda").invoke(
+            FunctionName=function["FunctionName"], Payload=json.dumps({"Records": [event]})
+        )
+        assert "FunctionError" not in answer
+        assert json.loads(answer["Payload"].read())["gone"] == 1
+        settler = failure_settler(cloud, function, s3, buckets)
+        expected = {RowId("gone", 1, "a.jpg")}
+        (row,) = wait_for_rows(s3, buckets.output, expected, 60, settle_failures=settler)
+    assert row.error.startswith(f"Gone: s3://{buckets.input}/input/a.jpg was deleted")
 
 
 def test_messages_that_come_back_while_reading_are_read_once():

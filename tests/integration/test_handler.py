@@ -226,25 +226,160 @@ def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(s3, invoke, mon
         record("processed/a.jpg"),
         record("input/folder/"),
         record("input/a.jpg", event="ObjectRemoved:Delete"),
+        record("input/a.jpg", event="ObjectRestore:Completed"),
+        record("input/a.jpg", event="ObjectTagging:Put"),
+        record("input/" + "x" * 1100),
     ],
 )
 def test_events_that_could_recurse_or_are_no_picture_are_refused(s3, invoke, refused, capsys):
     s3.put_object(Bucket=OUT, Key="input/a.jpg", Body=jpeg())
     before = s3.list_objects_v2(Bucket=OUT)["KeyCount"]
     counts = handler.lambda_handler({"Records": [refused]}, context())
-    assert counts == {"ok": 0, "error": 0, "refused": 1, "canary": 0, "appended": 0}
+    assert {name: n for name, n in counts.items() if n and name != "reasons"} == {"refused": 1}
     assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == before
     assert "refused" in json.loads(capsys.readouterr().out.splitlines()[0])
 
 
-def test_the_test_event_that_s3_sends_first_is_harmless(s3, invoke):
+def test_the_test_event_that_s3_sends_first_is_harmless_and_said_to_be_one(s3, invoke, capsys):
     event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": IN}
-    assert handler.lambda_handler(event, context())["ok"] == 0
+    counts = handler.lambda_handler(event, context())
+    assert (counts["ok"], counts["refused"], counts["test"], counts["reasons"]) == (0, 0, 1, {})
+    first, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["test"] == "S3's, sent when the notification was set up"
+    assert (first["level"], last["test"]) == ("INFO", 1)
 
 
-def test_a_fault_of_s3_fails_the_invocation_so_that_it_is_retried(s3, invoke):
-    with pytest.raises(ClientError, match="NoSuchKey"):
-        handler.lambda_handler({"Records": [record("input/gone.jpg")]}, context())
+S3_EVENT = json.dumps({"Records": [record("input/a.jpg")]})
+FOREIGN = {
+    "null in place of an event": None,
+    "a list in place of an event": [],
+    "a text in place of an event": S3_EVENT,
+    "a number in place of an event": 7,
+    "a truth value in place of an event": True,
+    "an empty event": {},
+    "an empty event ": {"Records": []},
+    "an event of no known kind, with 'Records'": {"Records": {"s3": {}}},
+    "an event of no known kind, with 'key1', 'key2', 'key3'": {"key1": 1, "key2": 2, "key3": 3},
+    "an event of no known kind, with 'a', 'b', 'c', 'd', 'e', ...": dict.fromkeys("abcdefg"),
+    "an EventBridge event, 'Object Created' of 'aws.s3'": {
+        "version": "0",
+        "source": "aws.s3",
+        "detail-type": "Object Created",
+        "detail": {"bucket": {"name": IN}, "object": {"key": "input/a.jpg"}},
+    },
+    "an EventBridge event, 'Scheduled Event' of 'aws.events'": {
+        "source": "aws.events",
+        "detail-type": "Scheduled Event",
+        "detail": {},
+    },
+    "an HTTP request (function URL, API Gateway or load balancer)": {
+        "version": "2.0",
+        "rawPath": "/",
+        "requestContext": {"http": {"method": "GET"}},
+    },
+    "a record of a Lambda destination": {
+        "requestContext": {},
+        "requestPayload": json.loads(S3_EVENT),
+    },
+    "a CloudWatch Logs event": {"awslogs": {"data": "H4s"}},
+    "an SQS message": {"Records": [{"eventSource": "aws:sqs", "body": S3_EVENT}]},
+    "an SNS message": {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": S3_EVENT}}]},
+    "a DynamoDB record": {
+        "Records": [{"eventSource": "aws:dynamodb", "eventName": "INSERT", "dynamodb": {}}]
+    },
+    "a Kinesis record": {"Records": [{"eventSource": "aws:kinesis", "kinesis": {"data": "e30="}}]},
+    "an event of 'aws:codecommit'": {"Records": [{"eventSource": "aws:codecommit"}]},
+    "a CloudFront request": {"Records": [{"cf": {"request": {}}}]},
+    "a list in place of an event ": {"Records": [[]]},
+    "null in place of an event ": {"Records": [None]},
+    "an empty event  ": {"Records": [{}]},
+}
+
+
+@pytest.mark.parametrize(("name", "event"), FOREIGN.items(), ids=map(str.strip, FOREIGN))
+def test_an_event_that_is_not_s3s_is_refused_by_name_and_counted(s3, invoke, capsys, name, event):
+    counts = handler.lambda_handler(event, context())
+    reason = f"{name.strip()}, and no S3 event of a picture"
+    assert {name: n for name, n in counts.items() if n} == {"refused": 1, "reasons": {reason: 1}}
+    line, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert line == {"request_id": "request-1", "level": "ERROR", "refused": reason, "count": 1}
+    assert (last["refused"], last["ok"]) == (1, 0)
+    assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == 0
+    json.dumps(counts)
+
+
+WRONG = [None, 7, True, [], {}, "", ["x"], {"x": 1}, "\ud800"]
+MEMBERS = [("s3",), ("s3", "bucket"), ("s3", "bucket", "name"), ("s3", "object")]
+MEMBERS += [("s3", "object", "key"), ("eventName",)]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+@pytest.mark.parametrize("members", MEMBERS, ids=".".join)
+def test_a_record_that_is_not_whole_is_refused_and_says_what_it_lacks(s3, invoke, members, value):
+    for left_out in (False, True):
+        odd = record("input/a.jpg")
+        part = odd
+        for member in members[:-1]:
+            part = part[member]
+        part[members[-1]] = value
+        if left_out:
+            del part[members[-1]]
+        (reason,) = handler.lambda_handler({"Records": [odd]}, context())["reasons"]
+        assert reason.startswith("an S3 record without a valid ")
+        assert ".".join(members) in reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Records", "s3", "bucket", "object", "name", "key", "eventName"])
+            | st.sampled_from(["eventSource", "detail-type", "source", "requestContext", "Event"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_event_something_is_counted_and_nothing_raised(s3, invoke, event):
+    counts = handler.lambda_handler(event, context())
+    counted = sum(n for name, n in counts.items() if name not in ("reasons", "appended"))
+    assert counted == sum(counts["reasons"].values()) + counts["test"] + counts["gone"] > 0
+
+
+def test_in_a_mixed_event_the_good_are_done_and_the_others_refused_by_name(s3, invoke, capsys):
+    for name in ("a", "b"):
+        s3.put_object(Bucket=IN, Key=f"input/{name}.jpg", Body=jpeg(), Metadata=METADATA)
+    queued = {"eventSource": "aws:sqs", "body": "x"}
+    records = [queued, record("input/a.jpg"), None, record("input/gone.jpg"), queued]
+    counts = handler.lambda_handler({"Records": [*records, record("input/b.jpg")]}, context())
+    assert (counts["ok"], counts["refused"], counts["gone"]) == (2, 3, 1)
+    assert list(counts["reasons"].values()) == [2, 1]
+    assert [row.image_key for row in rows_in(s3)] == ["a.jpg", "b.jpg"]
+
+
+def test_an_object_that_is_gone_is_said_to_be_and_not_tried_again(s3, invoke, capsys):
+    counts = handler.lambda_handler({"Records": [record("input/gone.jpg")]}, context())
+    assert (counts["gone"], counts["ok"], counts["error"]) == (1, 0, 0)
+    line = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (line["level"], line["gone"]) == ("WARNING", f"s3://{IN}/input/gone.jpg")
+    assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == 0
+
+
+def test_a_fault_of_s3_fails_the_invocation_so_that_it_is_retried_once_the_others_are_done(
+    s3, invoke, capsys
+):
+    s3.put_object(Bucket=IN, Key="input/a.jpg", Body=jpeg(), Metadata=METADATA)
+    other = record("input/a.jpg", bucket="no-such-bucket")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        handler.lambda_handler({"Records": [other, record("input/a.jpg")]}, context())
+    assert [row.image_key for row in rows_in(s3)] == ["a.jpg"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["ok"] == 1
 
 
 def test_a_row_waits_for_the_next_invocation_when_the_time_is_almost_up(s3, invoke):

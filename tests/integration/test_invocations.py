@@ -1,6 +1,7 @@
 """What Lambda measured of a run, from its log group; and what that costs."""
 
 import dataclasses
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +27,7 @@ from metrics.collect.cloud_rows import wait_for_rows
 from metrics.collect.invocations import (
     Invocation,
     collect_invocations,
+    count_refused,
     count_throttles,
     invocations_from_csv,
     invocations_to_csv,
@@ -94,6 +96,30 @@ def test_lines_that_come_late_are_waited_for_and_those_that_never_come_are_not_f
     logs.write(WARM)
     assert len(collect_invocations(logs, GROUP, {"r-1", "r-2"}, 0, limit_s=60)) == 2
     assert len(collect_invocations(logs, GROUP, {"r-1", "gone"}, 0, limit_s=0)) == 1
+
+
+def test_events_that_the_function_refused_are_counted_by_reason_since_the_run_began(logs):
+    refused = '{"level": "ERROR", "refused": "an SQS message", "count": 2}'
+    logs.write(refused, refused, '{"level": "ERROR", "refused": "x", "count": 1}', "[ERROR] other")
+    logs.write('{"request_id": "r-1", "refused": 5, "note": "ERROR"}', WARM)
+    began = datetime.now(UTC) - timedelta(hours=1)
+    assert count_refused(logs, GROUP, began) == {"an SQS message": 4, "x": 1}
+    assert count_refused(logs, GROUP, datetime.now(UTC) + timedelta(hours=1)) == {}
+
+
+def test_an_event_that_is_not_s3s_costs_no_try_and_is_counted_from_the_embedded_clouds_log(
+    embedded,
+):
+    began, function = datetime.now(UTC), find_function(embedded)
+    event = {"source": "aws.s3", "detail-type": "Object Created", "detail": {}}
+    answer = make_client(embedded, "lambda").invoke(
+        FunctionName=function["FunctionName"], Payload=json.dumps(event)
+    )
+    assert "FunctionError" not in answer
+    assert json.loads(answer["Payload"].read())["refused"] == 1
+    reason = "an EventBridge event, 'Object Created' of 'aws.s3', and no S3 event of a picture"
+    logs = make_client(embedded, "logs")
+    assert count_refused(logs, function["LogGroupName"], began) == {reason: 1}
 
 
 def test_invocations_survive_being_written_and_read():

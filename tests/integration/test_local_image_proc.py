@@ -122,6 +122,22 @@ def test_pictures_from_elsewhere_are_processed_from_any_working_directory(
     assert not (tmp_path / "onprem_images").exists()
 
 
+def test_side_files_are_counted_and_left_out_unless_all_files_are_asked_for(
+    checkout, run_script_in, tmp_path
+):
+    photos = {"a.jpg": jpeg(), "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": jpeg(80, 60), "._a.jpg": b"x"}
+    write_pictures(tmp_path / "photos", photos)
+    flags = ("--images", str(tmp_path / "photos"), "--workers", "1")
+    done = run_script_in(SCRIPT, *flags)
+    assert "left out: 1 ._*, 1 in @eaDir; --all-files takes them\n" in done.stderr
+    assert [row.image_key for row in rows_of(checkout)] == ["a.jpg"]
+    done = run_script_in(SCRIPT, *flags, "--all-files")
+    assert "left out" not in done.stderr
+    assert {row.image_key: row.status for row in rows_of(checkout)} == {
+        key: "error" if key == "._a.jpg" else "ok" for key in photos
+    }
+
+
 def test_a_run_replaces_the_outputs_of_the_last_one_and_nothing_else(
     checkout, run_script_in, tmp_path
 ):

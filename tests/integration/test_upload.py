@@ -136,6 +136,18 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(embedded, checkout, ru
     assert list_keys(make_client(embedded, "s3"), buckets.input, "input/dry") == []
 
 
+def test_a_dry_run_names_what_it_would_leave_out(embedded, checkout, run_script_in):
+    (checkout / "images_to_upload" / "dry.jpg").write_bytes(jpeg())
+    (checkout / "images_to_upload" / "THUMBS.DB").write_bytes(b"x")
+    flags, url = ("upload_images_s3.py", "--dry-run"), embedded.endpoint_url
+    done = run_script_in(*flags, AWS_ENDPOINT_URL=url)
+    assert "would upload 1 pictures" in done.stdout
+    assert done.stdout.endswith("would leave out 1 Thumbs.db\n  THUMBS.DB\n")
+    done = run_script_in(*flags, "--all-files", AWS_ENDPOINT_URL=url)
+    assert "would upload 2 pictures" in done.stdout
+    assert "would leave out" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -1,5 +1,6 @@
 """The data set: every file has a key and an output of its own, or is refused by name."""
 
+import contextlib
 import os
 import random
 import sys
@@ -9,15 +10,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from metrics.analysis.run_record import is_record
 from metrics.common.cli import UserError
-from onprem_images import dataset, sample_images
+from onprem_images import dataset, sample_images, side_files
 from onprem_images.dataset import (
     LONGEST_KEY,
-    NOT_PICTURES,
     Picture,
     check_keys,
-    find_files,
+    describe_data_set,
     fingerprint,
+    list_files,
+    load_data_set,
     load_pictures,
     names_told_apart,
 )
@@ -48,7 +51,7 @@ def write(folder: Path, *names: str, content: bytes = b"x") -> None:
 
 
 def keys(folder: Path) -> list[str]:
-    return sorted(find_files(folder))
+    return sorted(list_files(folder)[0])
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -58,12 +61,12 @@ def test_files_of_nested_folders_are_found_whatever_their_type(folder):
     names = ["a.jpg", "b/c.png", "b/d e/ü+%.gif", "no type", "notes.txt"]
     write(folder, *names)
     assert keys(folder) == sorted(names)
-    assert find_files(folder)["b/c.png"] == folder / "b" / "c.png"
+    assert list_files(folder)[0]["b/c.png"] == folder / "b" / "c.png"
 
 
-def test_only_what_systems_leave_behind_is_ignored(folder):
-    write(folder, *NOT_PICTURES, *(f"deep/{name}" for name in NOT_PICTURES), ".hidden.jpg")
-    assert keys(folder) == [".hidden.jpg"]
+def test_hidden_pictures_count(folder):
+    write(folder, ".hidden.jpg", ".private/a.jpg")
+    assert keys(folder) == [".hidden.jpg", ".private/a.jpg"]
 
 
 def test_a_link_to_a_file_counts_under_its_own_name(folder, tmp_path):
@@ -76,14 +79,50 @@ def test_a_link_to_a_file_counts_under_its_own_name(folder, tmp_path):
 def test_a_dangling_link_is_left_out_and_reported(folder, capsys):
     write(folder, "a.jpg")
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
-    assert keys(folder) == ["a.jpg"]
-    assert "gone.jpg" in capsys.readouterr().err
+    (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
+    (folder / "under a file.jpg").symlink_to(folder / "a.jpg" / "b.jpg")
+    (folder / "long.jpg").symlink_to("x" * 300)
+    data_set = load_data_set(folder)
+    assert [picture.image_key for picture in data_set.pictures] == ["a.jpg"]
+    dead = ["gone.jpg", "itself.jpg", "long.jpg", "under a file.jpg"]
+    assert data_set.left_out == {"dead link": dead}
+    named = ", ".join(map(repr, dead))
+    assert capsys.readouterr().err == f"left out: 4 dead links: {named}\n"
+
+
+def test_of_many_dead_links_the_first_are_named(folder, capsys):
+    write(folder, "a.jpg")
+    for number in range(12):
+        (folder / f"{number:02}.jpg").symlink_to("nowhere")
+    load_pictures(folder)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out: 12 dead links: '00.jpg', ")
+    assert line.endswith(" and 7 more")
 
 
 def test_a_pipe_is_left_out_and_reported(folder, capsys):
+    write(folder, "a.jpg")
     os.mkfifo(folder / "pipe.jpg")
-    assert keys(folder) == []
-    assert "pipe.jpg" in capsys.readouterr().err
+    assert len(load_pictures(folder)) == 1
+    assert capsys.readouterr().err == "left out: 1 special file: 'pipe.jpg'\n"
+
+
+@linux_only
+def test_a_link_that_may_not_be_followed_may_lead_to_a_picture_and_stays(folder, monkeypatch):
+    (folder / "a.jpg").symlink_to("elsewhere")
+
+    class Entry:  # as for a user who may not look into the folder of the target
+        name, path = "a.jpg", str(folder / "a.jpg")
+
+        def is_symlink(self) -> bool:
+            return True
+
+        def stat(self) -> None:
+            raise PermissionError(13, "Permission denied", self.path)
+
+    scan = contextlib.nullcontext([Entry()])
+    monkeypatch.setattr(os, "scandir", lambda path: scan)
+    assert keys(folder) == ["a.jpg"]
 
 
 def test_a_link_to_a_folder_is_followed(folder, tmp_path):
@@ -98,10 +137,293 @@ def test_a_loop_of_links_ends_and_counts_each_file_once(folder):
     assert keys(folder) == ["a.jpg", "deep/b.jpg"]
 
 
-def test_a_folder_that_is_reached_twice_counts_once(folder):
+def test_a_folder_that_is_reached_twice_counts_once_and_is_named(folder, capsys):
     write(folder, "a/x.jpg")
     (folder / "b").symlink_to(folder / "a")
-    assert keys(folder) == ["a/x.jpg"]
+    assert [picture.image_key for picture in load_pictures(folder)] == ["a/x.jpg"]
+    assert capsys.readouterr().err == "left out: 1 repeated folder: 'b'\n"
+
+
+# --- what systems and programs leave beside pictures ----------------------------------------------
+
+SIDE_FILES = {
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": "in @eaDir",
+    "album/@eaDir/b.jpg/SYNOPHOTO_THUMB_M.jpg": "in @eaDir",
+    "#recycle/a.jpg": "in #recycle",
+    "#snapshot/a.jpg": "in #snapshot",
+    "$RECYCLE.BIN/S-1-5-21/$R1.jpg": "in $RECYCLE.BIN",
+    "$Recycle.Bin/$R2.jpg": "in $RECYCLE.BIN",
+    "RECYCLER/S-1-5-21-1/Dc1.jpg": "in RECYCLER/S-1-*",
+    "System Volume Information/x": "in System Volume Information",
+    "FOUND.000/FILE0000.CHK": "in found.[0-9][0-9][0-9]",
+    ".Trash-1000/files/a.jpg": "in .Trash-*",
+    ".Trashes/501/a.jpg": "in .Trashes",
+    ".AppleDouble/a.jpg": "in .AppleDouble",
+    ".Spotlight-V100/x": "in .Spotlight-V100",
+    ".fseventsd/x": "in .fseventsd",
+    "__MACOSX/._a.jpg": "in __MACOSX",
+    "My.photoslibrary/resources/derivatives/a.jpeg": "in *.photoslibrary/resources",
+    ".thumbnails/normal/a.png": "in .thumbnails",
+    "lost+found/#1": "in lost+found",
+    ".snapshot/daily/a.jpg": "in .snapshot",
+    ".@__thumb/a.jpg": "in .@__thumb",
+    "@Recycle/a.jpg": "in @Recycle",
+    ".sync/a": "in .sync",
+    ".stfolder/x": "in .stfolder",
+    ".stversions/a~1.jpg": "in .stversions",
+    ".dropbox.cache/a.jpg": "in .dropbox*",
+    ".git/HEAD": "in .git",
+    "Catalog Previews.lrdata/0/a.lrprev": "in *.lrdata",
+    ".picasaoriginals/a.jpg": "in .picasaoriginals",
+    "CaptureOne/Cache/Thumbnails/a.cot": "in CaptureOne/Cache",
+    "CaptureOne/Settings153/a.cos": "in CaptureOne/Settings*",
+    "._a.jpg": "._*",
+    "album/._b.jpg": "._*",
+    ".DS_Store": ".DS_Store",
+    "Icon\r": "Icon\r",
+    "Thumbs.db": "Thumbs.db",
+    "album/thumbs.db": "Thumbs.db",
+    "album/THUMBS.DB": "Thumbs.db",
+    "ehthumbs.db": "ehthumbs.db",
+    "Desktop.ini": "desktop.ini",
+    ".nomedia": ".nomedia",
+    ".nfs000000000012": ".nfs0000*",
+    ".trashed-1699999999-a.jpg": ".trashed-*",
+    ".dropbox": ".dropbox*",
+    ".gitignore": ".gitignore",
+    "a.xmp": "*.xmp",
+    "a.jpg.XMP": "*.xmp",
+    "Catalog.lrcat": "*.lrcat",
+    "Catalog.lrcat.lock": "*.lrcat.lock",
+    "Catalog.lrcat-wal": "*.lrcat-*",
+    ".picasa.ini": ".picasa.ini",
+    "Picasa.ini": "Picasa.ini",
+    "a.cos": "*.cos",
+    "a.jpg.json": "*.json",
+    "a.jpg.supplemental-metadata.json": "*.json",
+    "metadata.json": "*.json",
+    "IMG_1.AAE": "*.aae",
+    "MVI_1.THM": "*.thm",
+    "a.jpg.part": "*.part",
+    "a.jpg.crdownload": "*.crdownload",
+    "a.tmp": "*.tmp",
+    "~$notes.docx": "~$*",
+    ".~lock.notes.odt#": ".~lock.*#",
+    "a.jpg@SynoEAStream": "*@SynoEAStream",
+}
+PICTURES = [
+    *("a.jpg", "tmp/b.jpg", "a.tmp.jpg", "part", "json", "x.tmp/a.jpg", "a.xmp/b.jpg"),
+    *("my@eaDir/a.jpg", "@eaDir2/a.jpg", "recycle/a.jpg", "#recycle.jpg", "@eaDir.jpg"),
+    *("thumbs.db.jpg", "my thumbs.db", "Thumbs.db/a.jpg", "desktop.ini.png", "DS_Store"),
+    *(".Trash-1000.jpg", "Trash-1/a.jpg", "lost+found.jpg", "lost/found/a.jpg"),
+    *("CaptureOne/a.jpg", "Cache/a.jpg", "Settings/a.jpg", "RECYCLER/a.jpg", "found.12/a.jpg"),
+    *("git/a.jpg", "a.git.jpg", ".git.jpg", "_a.jpg", ".a.jpg", "Icon.jpg", "~a.jpg", "a.jpg~"),
+    *("notes.txt", "film.mov", "no type", "Originals/a.jpg", "resources/a.jpg", "sync/a.jpg"),
+]
+
+
+def test_side_files_are_left_out_at_any_depth_and_counted_by_kind(folder):
+    deeper = {f"album/of/{key}": kind for key, kind in SIDE_FILES.items()}
+    write(folder, *SIDE_FILES, *deeper, "a.jpg")
+    files, left_out = list_files(folder)
+    assert list(files) == ["a.jpg"]
+    kinds = {key: kind for kind, keys in left_out.items() for key in keys}
+    assert kinds == SIDE_FILES | deeper
+
+
+def test_every_pattern_of_the_tables_matches_and_is_shown_as_its_kind():
+    for pattern in all_patterns(side_files.FILES):
+        assert side_files.kind_of_file(example_of(pattern).upper()) == pattern
+    for pattern in all_patterns(side_files.FOLDERS):
+        parent, _, name = example_of(pattern).rpartition("/")
+        assert side_files.kind_of_folder(name, parent) == f"in {pattern}"
+
+
+def all_patterns(table: dict[str, tuple[str, ...]]) -> list[str]:
+    return [pattern for patterns in table.values() for pattern in patterns]
+
+
+def example_of(pattern: str) -> str:
+    return pattern.replace("[0-9]", "7").replace("*", "x")
+
+
+def test_names_that_are_side_files_only_in_part_are_pictures(folder):
+    write(folder, *PICTURES)
+    files, left_out = list_files(folder)
+    assert sorted(files) == sorted(PICTURES)
+    assert left_out == {}
+
+
+def test_all_files_are_taken_when_asked_for(folder, capsys):
+    names = [key for key in SIDE_FILES if key != "Icon\r"]  # a name that S3 cannot list
+    write(folder, *names)
+    data_set = load_data_set(folder, all_files=True)
+    assert sorted(picture.image_key for picture in data_set.pictures) == sorted(names)
+    assert data_set.left_out == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_what_keeps_an_empty_folder_in_git_is_no_file_at_all(folder):
+    write(folder, ".gitkeep", "a/.gitkeep")
+    assert list_files(folder, all_files=True) == ({}, {})
+
+
+def test_what_is_left_out_is_said_in_one_line_the_most_first(folder, capsys):
+    write(folder, "a.jpg", "._a.jpg", "._b.jpg", "THUMBS.DB", *(f"@eaDir/{n}" for n in range(1200)))
+    load_pictures(folder)
+    assert capsys.readouterr().err == (
+        "left out: 1,200 in @eaDir, 2 ._*, 1 Thumbs.db; --all-files takes them\n"
+    )
+
+
+def test_the_folder_itself_counts_whatever_its_name_and_place(tmp_path):
+    folder = tmp_path / "@eaDir" / "#recycle"
+    write(folder, "a.jpg", "@eaDir/b.jpg")
+    assert keys(folder) == ["a.jpg"]
+
+
+def test_a_folder_of_the_systems_that_may_not_be_read_is_left_out_as_a_whole(folder, monkeypatch):
+    write(folder, "a.jpg", "lost+found/b.jpg", "@eaDir/c.jpg")
+    real = os.scandir
+
+    def deny(path):  # root, who may run the tests, can read every folder
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    files, left_out = list_files(folder)
+    assert list(files) == ["a.jpg"]
+    assert left_out == {"in @eaDir": ["@eaDir/c.jpg"], "in lost+found": ["lost+found"]}
+
+
+def test_no_link_is_followed_in_what_is_left_out(folder):
+    write(folder, "a.jpg", "album/b.jpg")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "up").symlink_to(folder)
+    (folder / ".Trash-1").symlink_to(folder / "album")
+    files, left_out = list_files(folder)
+    assert list(files) == ["a.jpg", "album/b.jpg"]
+    assert left_out == {"in @eaDir": ["@eaDir/up"], "in .Trash-*": [".Trash-1"]}
+
+
+def test_a_link_of_another_name_into_what_is_left_out_is_the_users_own(folder):
+    write(folder, ".snapshot/daily/a.jpg")
+    (folder / "yesterday").symlink_to(folder / ".snapshot" / "daily")
+    files, left_out = list_files(folder)
+    assert list(files) == ["yesterday/a.jpg"]
+    assert left_out == {"in .snapshot": [".snapshot/daily/a.jpg"]}
+
+
+def test_run_json_counts_what_was_left_out(folder):
+    write(folder, "a.jpg", "._a.jpg", "@eaDir/1", "@eaDir/2")
+    (folder / "gone.jpg").symlink_to("nowhere")
+    described = describe_data_set(load_data_set(folder))
+    assert (described["pictures"], described["bytes"]) == (1, 1)
+    assert described["left_out"] == {"._*": 1, "dead link": 1, "in @eaDir": 2}
+    assert is_record({"data_set": described})
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def flat(folder: Path, size: int) -> None:
+    write(folder, *(f"{n}.jpg" for n in range(size)))
+
+
+def dead_links(folder: Path, size: int) -> None:
+    flat(folder, size // 2)
+    for n in range(size // 2):
+        (folder / f"dead {n}.jpg").symlink_to("nowhere")
+
+
+def links_to_pictures(folder: Path, size: int) -> None:
+    write(folder, "a.jpg")
+    for n in range(size):
+        (folder / f"link {n}.jpg").symlink_to("a.jpg")
+
+
+def links_to_one_folder(folder: Path, size: int) -> None:
+    write(folder, *(f"a/{n}.jpg" for n in range(20)))
+    for n in range(size):
+        (folder / f"link {n}").symlink_to("a")
+
+
+def links_in_a_circle(folder: Path, size: int) -> None:
+    for n in range(size // 2):
+        write(folder, f"{n}/a.jpg")
+        (folder / str(n) / "next").symlink_to(folder / str((n + 1) % (size // 2)))
+
+
+def deep(folder: Path, size: int) -> None:
+    write(folder, "d/" * (size // 2) + "a.jpg")
+
+
+def side_folders(folder: Path, size: int) -> None:
+    write(folder, "a.jpg", *(f"@eaDir/{n}/thumb.jpg" for n in range(size // 2)))
+
+
+LINKS = (dead_links, links_to_pictures, links_to_one_folder, links_in_a_circle)
+
+
+@pytest.mark.parametrize("shape", [flat, *LINKS, deep, side_folders])
+def test_the_work_of_listing_is_in_proportion_to_the_entries(tmp_path, shape):
+    work = []
+    for size in (200, 800):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        shape(folder, size)
+        work.append(calls_of(load_pictures, folder))
+    assert work[1] < 5 * work[0]
+
+
+def calls_of(function, *args) -> int:
+    """How many functions are called meanwhile, those written in C included, in this thread."""
+    count = 0
+
+    def profile(frame, event: str, argument) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        function(*args)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_file_is_listed_without_asking_for_its_state_and_read_once(folder, monkeypatch):
+    write(folder, *(f"{n}/{n}.jpg" for n in range(5)))
+    asked, opened = [], []
+    real_stat, real_open = os.stat, Path.open
+    monkeypatch.setattr(os, "stat", lambda p, **kw: (asked.append(p), real_stat(p, **kw))[1])
+    monkeypatch.setattr(
+        Path, "open", lambda p, *a, **kw: (opened.append(p), real_open(p, *a, **kw))[1]
+    )
+    files, _ = list_files(folder)
+    assert sorted(asked) == sorted([str(folder), *(str(folder / str(n)) for n in range(5))])
+    dataset._read(files)
+    assert sorted(opened) == sorted(files.values())
+
+
+def test_a_tree_of_a_thousand_levels_is_listed(tmp_path):
+    depth, at_top = 1000, os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(depth):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("a.jpg").write_bytes(b"x")
+        os.chdir(at_top)
+        assert keys(tmp_path) == ["d/" * depth + "a.jpg"]
+        with pytest.raises(UserError, match="longer than"):
+            load_pictures(tmp_path)
+    finally:
+        os.chdir(at_top)
+        (tmp_path / ("d/" * depth) / "a.jpg").unlink()
+        for level in range(depth, 0, -1):  # what removes folders for pytest goes not so deep
+            os.rmdir(tmp_path / ("d/" * level))
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -218,7 +540,7 @@ def test_an_unreadable_folder_is_an_error_and_not_left_out(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", deny)
     with pytest.raises(UserError, match=r"locked.*Permission denied"):
-        find_files(tmp_path)
+        list_files(tmp_path)
 
 
 def test_the_longest_key_fits_s3_with_prefix_and_suffix():

@@ -48,7 +48,12 @@ RECORD = {
     "run_id": "run",
     "command_line": "master_pipeline.py --rounds 3",
     "cloud": "embedded",
-    "data_set": {"pictures": 16, "bytes": 13_472_331, "fingerprint": "da" * 32},
+    "data_set": {
+        "pictures": 16,
+        "bytes": 13_472_331,
+        "fingerprint": "da" * 32,
+        "left_out": {"dead link": 1, "in @eaDir": 2400},
+    },
     "environment": {
         "python": "3.11.7",
         "packages": {"Pillow": "13.0.0", "moto": None},
@@ -379,6 +384,7 @@ def test_the_environment_is_the_run_record_s(states):
     for fact in (
         "master_pipeline.py --rounds 3",
         "A processor",
+        "2,400 in @eaDir, 1 dead link",
         "da" * 32,
         "Pillow 13.0.0",
         "5998e3aa",

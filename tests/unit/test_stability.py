@@ -276,6 +276,16 @@ def test_throttled_invocations_are_warned_of():
     assert warnings_of_machine({"throttles": 0}) == []
 
 
+def test_events_that_the_function_refused_are_a_warning_that_names_them():
+    (found,) = warnings_of_machine({"refused_events": {"an SQS message": 3, "an empty event": 1}})
+    assert str(found) == (
+        "the function refused 4 events: 3 x an SQS message; 1 x an empty event; "
+        "only the input bucket's own notification should call it"
+    )
+    for nothing in ({}, None, 3, {"x": None}):
+        assert warnings_of_machine({"refused_events": nothing}) == []
+
+
 def test_a_run_that_was_resumed_is_warned_of():
     (found,) = warnings_of_machine({"resumed_at": ["2026-11-24T12:00:00+00:00"]})
     assert str(found).startswith("the run was interrupted and resumed on 2026-11-24T12:00:00")
