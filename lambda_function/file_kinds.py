@@ -148,10 +148,11 @@ def kind_of(data: bytes) -> str:
         if data.startswith(start, offset):
             return name
     if data[4:8] == b"ftyp":
+        # The general brand, HEIF, says less than those that the file is compatible with.
         brands = [data[place : place + 4] for place in (8, *range(16, 48, 4))]
-        first = BRANDS.get(brands[0], "video (MP4)")
-        # The general brand says less than those that the file is compatible with.
-        return next((BRANDS[b] for b in brands if b in BRANDS), first) if first == "HEIF" else first
+        first, *others = (BRANDS.get(name, "video (MP4)") for name in brands)
+        exact = (kind for kind in others if kind in ("HEIC", "AVIF"))
+        return next(exact, first) if first == "HEIF" else first
     return _text_kind(data) or f"an unknown format that begins with {data[:8].hex(' ')}"
 
 

@@ -1,7 +1,7 @@
 """What a picture's numbers mean, where Pillow's mode does not tell, or tells it wrong.
 
 The rule: the true colours, or an error that says what the file is; never other pixels. Checked
-against tifffile with imagecodecs, and ImageMagick, in tests/test_true_colours.py. Where Pillow
+against tifffile with imagecodecs, and ImageMagick, in tests/unit/test_true_colours.py. Where Pillow
 decodes a kind of picture wrong, it is mended before decoding if that is simple and exact, and
 refused if not. Needs Pillow and the standard library only: it runs in the zip.
 """
