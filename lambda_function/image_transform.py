@@ -57,6 +57,8 @@ MOST_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000
 MOST_STORED_PIXELS = 400_000_000
 # Of a progressive JPEG, which libjpeg keeps all, in 2 bytes each, until the last scan is read.
 MOST_COEFFICIENTS = 700_000_000
+# Of those in all scans together, each a pass over all, which nothing can interrupt: 25 s.
+MOST_SCANNED = 250_000_000_000
 LONGEST_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
 MOST_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
 ORIENTATION_TAG = 0x0112
@@ -107,7 +109,7 @@ def _fit(image: Image.Image, data: bytes) -> Image.Image:
     if image.format in ("JPEG", "MPO"):
         # In one piece: libjpeg decodes more slowly near the end of each piece (1 to 2%).
         image.decodermaxblock = len(data)
-        _check_coefficients(image)
+        _check_coefficients(image, data)
         width, height = _stored_target(image)
         if image.width >= 2 * width and image.height >= 2 * height:
             # The scaled size is rounded up to whole pixels; the box says where the picture
@@ -141,14 +143,17 @@ def _check_size(image: Image.Image) -> None:
         raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
 
 
-def _check_coefficients(image: Image.Image) -> None:
+def _check_coefficients(image: Image.Image, data: bytes) -> None:
+    """Refuses a progressive JPEG of which libjpeg would hold too much, or pass over it too often."""
     if not image.info.get("progressive"):
         return
     sampling = [across * down for _, across, down, _ in image.layer]
     coefficients = image.width * image.height * sum(sampling) // max(sampling)
+    size = f"{image.width}x{image.height} pixels"
     if coefficients > MOST_COEFFICIENTS:
-        size = f"{image.width}x{image.height} pixels"
         raise UnreadableImage(f"{size} are too many to decode in a progressive JPEG")
+    if coefficients * (scans := data.count(b"\xff\xda")) > MOST_SCANNED:
+        raise UnreadableImage(f"{scans} scans of {size} are too many to decode")
 
 
 def _stored_target(image: Image.Image) -> tuple[int, int]:

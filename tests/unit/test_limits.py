@@ -127,6 +127,12 @@ def test_a_jpeg_beyond_what_is_taken_is_refused_by_its_header(
     assert peak < 300
 
 
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded():
+    measured = measure_transform(many_scans(20_000, 20_000, 700))  # 30 s
+    assert measured.error.endswith("701 scans of 20000x20000 pixels are too many to decode")
+    assert measure_transform(many_scans(200, 200, 700)).error == ""
+
+
 @linux_only
 @pytest.mark.parametrize("sampling", ["4:2:0", "4:4:4"])
 def test_a_progressive_jpeg_that_is_taken_fits_the_functions_memory(sampling, tmp_path):
