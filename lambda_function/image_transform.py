@@ -144,7 +144,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _check_coefficients(image: Image.Image, data: bytes) -> None:
-    """Refuses a progressive JPEG of which libjpeg would hold too much, or pass over it too often."""
+    """Refuse a progressive JPEG of which libjpeg would hold too much, or read all too often."""
     if not image.info.get("progressive"):
         return
     sampling = [across * down for _, across, down, _ in image.layer]

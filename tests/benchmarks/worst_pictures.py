@@ -17,12 +17,15 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
 
 import argparse
 import functools
+import io
 import os
 import random
 import struct
 import subprocess
 import tempfile
 
+import numpy as np
+import tifffile
 from hostile_corpus import SEED, encoded, icon, many_scans, png, png_chunk
 from PIL import Image
 
@@ -79,6 +82,13 @@ def tiff(mode: str, size: tuple[int, int] = MOST, **options: object) -> bytes:
     return encoded(Image.new(mode, size), "TIFF", compression="tiff_adobe_deflate", **options)
 
 
+def integers() -> bytes:
+    """Unsigned, which Pillow cannot write."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.full(MOST[::-1], 2**31, "u4"), compression="zlib", metadata=None)
+    return file.getvalue()
+
+
 PALETTE = png_chunk(b"PLTE", bytes(768)) + png_chunk(b"tRNS", b"\0")
 ONE_STRIP = {"strip_size": 2**31 - 1}
 LOSSLESS = {"lossless": True, "quality": 0, "method": 0}
@@ -94,9 +104,7 @@ PICTURES = {
     "PNG, animated": functools.partial(animated, "PNG", MOST, compress_level=1),
     "TIFF, float": functools.partial(tiff, "F"),
     "TIFF, float, one strip": functools.partial(tiff, "F", **ONE_STRIP),
-    "TIFF, integers": lambda: encoded(
-        Image.new("I", MOST, -5), "TIFF", compression="tiff_adobe_deflate"
-    ),
+    "TIFF, integers": integers,
     "TIFF, CMYK, one strip": functools.partial(tiff, "CMYK", **ONE_STRIP),
     "TIFF, palette with alpha": functools.partial(tiff, "PA"),
     "TIFF, float, uncompressed": lambda: encoded(
