@@ -12,8 +12,11 @@ Decisions that a result depends on:
   wide gamut (Display P3, Adobe RGB) come out less saturated, alike in both arms. A broken or huge
   profile can do no harm, since none is read.
 - Formats that need an external program or library (EPS, WMF, FPX, MIC), that Pillow can only
-  identify (BUFR, GRIB, HDF5, MPEG), or that may hold any of those inside (IPTC) are refused, so
-  that no arm can read what the other cannot, and no picture starts a program.
+  identify (BUFR, GRIB, HDF5, MPEG) or reads in wrong colours (PCD), or that may hold any of those
+  inside (IPTC) are refused, so that no arm can read what the other cannot, and no picture starts a
+  program.
+- The true colours or an error, never other pixels: what has no known meaning is refused, too
+  (pixel_meaning.py), and every refusal says what the file is (file_kinds.py).
 - What is too large is refused before it is decoded; what takes too much all the same: limits.py.
 """
 
@@ -25,20 +28,37 @@ import warnings
 from dataclasses import dataclass
 
 import PIL
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError, features
+from PIL import AvifImagePlugin, Image, ImageChops, UnidentifiedImageError, features
 
+from lambda_function.file_kinds import kind_of
 from lambda_function.limits import MOST_MEMORY, TooSlow, limits
+from lambda_function.pixel_meaning import (
+    FRACTION,
+    SIXTEEN_BITS,
+    THIRTY_TWO_BITS,
+    UNKNOWN_WHITE,
+    Meaning,
+    UnreadableImage,
+    pixel_meaning,
+)
 
 TARGET_SIZE = (800, 600)
 JPEG_QUALITY = 80  # the reference run's setting; a change makes old results incomparable
-TRANSFORM_VERSION = "2"  # raise it when the output bytes of any picture change
+TRANSFORM_VERSION = "3"  # raise it when the output bytes of any picture change
 
-REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}
+REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "PCD"}
 # Decoded pixels. They take up to 12 bytes each, in formats whose decoders hold several copies 16 to
 # 25 (measured, see tests/benchmarks/worst_pictures.py): so that what a header admits stays below
 # MOST_MEMORY, and both arms refuse the same pictures.
 MOST_PIXELS = 120_000_000
 MOST_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000}
+# A JPEG's, before it is decoded at a reduced scale: phones take 200 megapixels. Pillow refuses what
+# is twice its own limit in any format, or inside one, before it decodes anything.
+MOST_STORED_PIXELS = 400_000_000
+# Of a progressive JPEG, which libjpeg keeps all, in 2 bytes each, until the last scan is read.
+MOST_COEFFICIENTS = 700_000_000
+# Of those in all scans together, each a pass over all, which nothing can interrupt: 25 s.
+MOST_SCANNED = 250_000_000_000
 LONGEST_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
 MOST_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
 ORIENTATION_TAG = 0x0112
@@ -52,6 +72,8 @@ TRANSPOSE_OF_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 SIXTEEN_TO_EIGHT_BITS = [(value + 128) // 257 for value in range(65536)]
+# Of unsigned numbers of 32 bits, which Pillow has as signed ones: their upper 15 bits plus 32768.
+UNSIGNED_TO_EIGHT_BITS = [value % 32768 * 255 // 32767 for value in range(65536)]
 LONGEST_JPEG_COMMENT = 65533  # bytes; a marker's length field has 16 bits
 
 Image.init()  # load every plugin now: an import inside the timed region would count as work
@@ -62,43 +84,44 @@ FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 bytes(32 * 1024 * 1024 - 65536)
 # One processor a picture, as for all other formats: the arms have one for each worker.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-# Pillow's warnings are about pictures that it does read: large ones, odd metadata. What claims more
-# than 179 megapixels, scaled or not, it refuses by itself before it decodes anything.
+Image.MAX_IMAGE_PIXELS = MOST_STORED_PIXELS // 2
+# Pillow's warnings are about pictures that it does read: large ones, odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-class UnreadableImage(ValueError):
-    """The bytes are no picture that Pillow can decode, or one too large to decode safely."""
 
 
 def transform_image(data: bytes) -> bytes:
     """JPEG bytes of `data` as an 800x600 RGB picture. Raises UnreadableImage."""
-    output = io.BytesIO()
+    output, kind = io.BytesIO(), ""
     try:
-        _fit(io.BytesIO(data)).save(output, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            kind = image.format
+            small = _fit(image, data)
+        small.save(output, "JPEG", quality=JPEG_QUALITY, optimize=True)
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
-        raise UnreadableImage(_reason(error)) from error
+        kind = kind_of(data) if kind in ("", "JPEG", "TIFF") else kind
+        raise UnreadableImage(_reason(error, kind)) from error
     return output.getvalue()
 
 
-def _fit(file: io.BytesIO) -> Image.Image:
-    """The first frame of `file`, upright, RGB, TARGET_SIZE."""
-    with Image.open(file, formats=FORMATS) as image:
-        resample, box = Image.Resampling.BICUBIC, None
-        if image.format in ("JPEG", "MPO"):
-            # In one piece: libjpeg decodes more slowly near the end of each piece (1 to 2%).
-            image.decodermaxblock = file.getbuffer().nbytes
-            width, height = _stored_target(image)
-            if image.width >= 2 * width and image.height >= 2 * height:
-                # The scaled size is rounded up to whole pixels; the box says where the picture
-                # really ends, without which odd sizes are warped.
-                _, box = image.draft(None, (width, height))
-                resample = _filter_after_draft(box[2] / width, box[3] / height)
-        _check_size(image)
-        image.load()
-        target = _stored_target(image)
-        small = _eight_bit(image).resize(target, resample, box=box)
-        transpose = TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
+def _fit(image: Image.Image, data: bytes) -> Image.Image:
+    """The first frame of `image`, which was opened from `data`: upright, RGB, TARGET_SIZE."""
+    resample, box = Image.Resampling.BICUBIC, None
+    if image.format in ("JPEG", "MPO"):
+        # In one piece: libjpeg decodes more slowly near the end of each piece (1 to 2%).
+        image.decodermaxblock = len(data)
+        _check_coefficients(image, data)
+        width, height = _stored_target(image)
+        if image.width >= 2 * width and image.height >= 2 * height:
+            # The scaled size is rounded up to whole pixels; the box says where the picture
+            # really ends, without which odd sizes are warped.
+            _, box = image.draft(None, (width, height))
+            resample = _filter_after_draft(box[2] / width, box[3] / height)
+    _check_size(image)
+    meaning = pixel_meaning(image, data)
+    image.load()
+    target = _stored_target(image)
+    small = _eight_bit(image, meaning).resize(target, resample, box=box)
+    transpose = TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     if transpose is not None:
         small = small.transpose(transpose)
     return _flat_rgb(small)
@@ -120,6 +143,19 @@ def _check_size(image: Image.Image) -> None:
         raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
 
 
+def _check_coefficients(image: Image.Image, data: bytes) -> None:
+    """Refuse a progressive JPEG of which libjpeg would hold too much, or read all too often."""
+    if not image.info.get("progressive"):
+        return
+    sampling = [across * down for _, across, down, _ in image.layer]
+    coefficients = image.width * image.height * sum(sampling) // max(sampling)
+    size = f"{image.width}x{image.height} pixels"
+    if coefficients > MOST_COEFFICIENTS:
+        raise UnreadableImage(f"{size} are too many to decode in a progressive JPEG")
+    if coefficients * (scans := data.count(b"\xff\xda")) > MOST_SCANNED:
+        raise UnreadableImage(f"{scans} scans of {size} are too many to decode")
+
+
 def _stored_target(image: Image.Image) -> tuple[int, int]:
     """TARGET_SIZE in the axes of the stored pixels: swapped where orientation turns them."""
     width, height = TARGET_SIZE
@@ -133,50 +169,47 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image, meaning: Meaning) -> Image.Image:
     """`image` in L, LA, RGB or RGBA: the modes whose resized pixels are the picture's colours.
 
     It stays what it is of these until it is small: a conversion, even of RGB to RGB, copies it.
     """
+    if meaning.white is not None:
+        grey = _scaled_to_eight_bit(image, meaning.white)
+        return ImageChops.invert(grey) if meaning.inverted else grey
+    if meaning.inverted:
+        image = ImageChops.invert(image)
     if image.mode in ("LA", "RGBA"):
         return image
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image
     if image.mode == "1" and not image.has_transparency_data:
         return image.convert("L")
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scaled_to_eight_bit(image)
     if image.mode == "La":  # premultiplied; Pillow converts it to LA only
         image = image.convert("LA")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
-    """Deep greyscale as L or LA; a bare convert would clip all that is above 255 to white.
-
-    16-bit modes are scaled from 0..65535. Modes I and F carry no white point: values within
-    0..255 are taken as they are, I within 0..65535 as 16-bit, F within 0..1 as fractions, and
-    anything else is stretched from its smallest value to its largest.
-    """
-    if image.mode.startswith("I;16"):
-        deep = image.convert("I")
-        grey = deep.point(SIXTEEN_TO_EIGHT_BITS, "L")
-        if not isinstance(hidden := image.info.get("transparency"), int):
-            return grey
-        alpha = deep.point([0 if value == hidden else 255 for value in range(65536)], "L")
-        return Image.merge("LA", (grey, alpha))
-    low, high = image.getextrema()
-    if image.mode == "I" and low >= 0 and 255 < high <= 65535:
-        return image.point(SIXTEEN_TO_EIGHT_BITS, "L")
-    if image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0, 1
-    elif low >= 0 and high <= 255:
-        low, high = 0, 255
-    scale = 255 / ((high - low) or 1)
-    stretched = (image if image.mode == "F" else image.convert("F")).point(
-        lambda value: value * scale - low * scale
-    )
-    return stretched.convert("L")
+def _scaled_to_eight_bit(image: Image.Image, white: float) -> Image.Image:
+    """Deep greyscale as L or LA; a bare convert would clip all that is above 255 to white."""
+    if white == FRACTION:
+        low, high = image.getextrema()
+        if not (low >= -0.01 and high <= 1.01):
+            raise UnreadableImage(
+                UNKNOWN_WHITE.format(f"floating-point numbers from {low:g} to {high:g}")
+            )
+        return image.point(lambda value: value * 255 + 0).convert("L")
+    deep = image if image.mode == "I" else image.convert("I")
+    if white == THIRTY_TWO_BITS:
+        return deep.point(lambda value: value * 2**-17 + 32768).point(UNSIGNED_TO_EIGHT_BITS, "L")
+    if white != SIXTEEN_BITS:
+        scale = SIXTEEN_BITS / white
+        deep = deep.point(lambda value: value * scale + 0)
+    grey = deep.point(SIXTEEN_TO_EIGHT_BITS, "L")
+    if not isinstance(hidden := image.info.get("transparency"), int):
+        return grey
+    alpha = deep.point([0 if value == hidden else 255 for value in range(65536)], "L")
+    return Image.merge("LA", (grey, alpha))
 
 
 def _flat_rgb(image: Image.Image) -> Image.Image:
@@ -191,16 +224,19 @@ def _flat_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
-    """One line that is the same wherever the same bytes are refused."""
-    if isinstance(error, UnreadableImage):
-        return str(error)
+def _reason(error: Exception, kind: str) -> str:
+    """One line that is the same wherever the same bytes are refused; `kind` says what they are."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture that can be read here"
-    if isinstance(error, MemoryError):
-        return f"decoding it takes more than {MOST_MEMORY // 2**20} MB of memory"
-    text = re.sub(r"\s+", " ", re.sub(r"0x[0-9a-fA-F]+", "0x", str(error))).strip()
-    return f"{type(error).__name__}: {text}"[:200]
+        return f"not a picture that can be read here: {kind}"[:200]
+    if isinstance(error, Image.DecompressionBombError):
+        text = f"{re.search(r'[0-9]+', str(error))[0]} pixels are too many to decode"
+    elif isinstance(error, MemoryError):
+        text = f"decoding it takes more than {MOST_MEMORY // 2**20} MB of memory"
+    elif isinstance(error, UnreadableImage):
+        text = str(error)
+    else:
+        text = re.sub(r"0x[0-9a-fA-F]+", "0x", f"{type(error).__name__}: {error}")
+    return " ".join(f"{kind}: {text}".split())[:200]
 
 
 @dataclass(frozen=True)

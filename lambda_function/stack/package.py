@@ -19,7 +19,7 @@ from metrics.common.cli import UserError
 
 ZIP_MODULES = (
     *("__init__.py", "handler.py", "events.py"),
-    *("image_transform.py", "limits.py", "metrics_log.py"),
+    *("image_transform.py", "pixel_meaning.py", "file_kinds.py", "limits.py", "metrics_log.py"),
 )
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same files give the same bytes
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

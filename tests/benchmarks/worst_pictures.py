@@ -17,29 +17,40 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
 
 import argparse
 import functools
+import io
 import os
 import random
 import struct
 import subprocess
 import tempfile
 
+import numpy as np
+import tifffile
 from hostile_corpus import SEED, encoded, icon, many_scans, png, png_chunk
 from PIL import Image
 
-from lambda_function.image_transform import MOST_BYTES, MOST_PIXELS, MOST_PIXELS_OF
+from lambda_function.image_transform import (
+    MOST_BYTES,
+    MOST_COEFFICIENTS,
+    MOST_PIXELS,
+    MOST_PIXELS_OF,
+    MOST_STORED_PIXELS,
+)
 from metrics.common.cli import DONE, FAILED, run_script, script_parser
 from metrics.common.paths import PROJECT
 from metrics.common.streams import start_script
 
 FUNCTION_MB = 1769  # the template's default memory
 MOST = (12_000, MOST_PIXELS // 12_000)
-LARGEST_AT_ALL = (13_370, 13_370)  # what Pillow opens, to be decoded at a reduced scale
+LARGEST_JPEG = (20_000, MOST_STORED_PIXELS // 20_000)  # to be decoded at a reduced scale
+LARGEST_CMYK = (13_200, MOST_COEFFICIENTS // 4 // 13_200)  # progressive
+LARGEST_INSIDE = (13_370, 13_370)  # a picture in an icon
 WORKER = """
 import pathlib, sys
 from lambda_function import handler
 handler.s3_client()
 handler.warm_up()
-measured = handler.measure_transform(pathlib.Path(sys.argv[1]).read_bytes())
+measured = handler.measure_picture(pathlib.Path(sys.argv[1]).read_bytes(), "")
 status = pathlib.Path("/proc/self/status").read_text()
 peak_mb = int(status.partition("VmHWM:")[2].split()[0]) // 1024
 print(peak_mb, measured.cpu_ms / 1000, measured.error or "a picture")
@@ -72,6 +83,13 @@ def tiff(mode: str, size: tuple[int, int] = MOST, **options: object) -> bytes:
     return encoded(Image.new(mode, size), "TIFF", compression="tiff_adobe_deflate", **options)
 
 
+def integers() -> bytes:
+    """Unsigned, which Pillow cannot write."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.full(MOST[::-1], 2**31, "u4"), compression="zlib", metadata=None)
+    return file.getvalue()
+
+
 PALETTE = png_chunk(b"PLTE", bytes(768)) + png_chunk(b"tRNS", b"\0")
 ONE_STRIP = {"strip_size": 2**31 - 1}
 LOSSLESS = {"lossless": True, "quality": 0, "method": 0}
@@ -87,9 +105,7 @@ PICTURES = {
     "PNG, animated": functools.partial(animated, "PNG", MOST, compress_level=1),
     "TIFF, float": functools.partial(tiff, "F"),
     "TIFF, float, one strip": functools.partial(tiff, "F", **ONE_STRIP),
-    "TIFF, integers": lambda: encoded(
-        Image.new("I", MOST, -5), "TIFF", compression="tiff_adobe_deflate"
-    ),
+    "TIFF, integers": integers,
     "TIFF, CMYK, one strip": functools.partial(tiff, "CMYK", **ONE_STRIP),
     "TIFF, palette with alpha": functools.partial(tiff, "PA"),
     "TIFF, float, uncompressed": lambda: encoded(
@@ -98,7 +114,7 @@ PICTURES = {
     "JPEG, CMYK": lambda: encoded(blotches("CMYK", TALL), "JPEG"),
     "JPEG, CMYK, progressive": lambda: encoded(blotches("CMYK", TALL), "JPEG", progressive=True),
     "JPEG, CMYK, progressive, reduced": lambda: encoded(
-        blotches("CMYK", LARGEST_AT_ALL), "JPEG", progressive=True
+        blotches("CMYK", LARGEST_CMYK), "JPEG", progressive=True
     ),
     "GIF, animated, transparent": functools.partial(animated, "GIF", MOST, transparency=0),
     "WebP, lossless": lambda: encoded(blotches("RGBA", of_format("WEBP")), "WEBP", **LOSSLESS),
@@ -111,13 +127,17 @@ PICTURES = {
     ),
     "TGA": lambda: encoded(Image.new("RGBA", MOST), "TGA", compression="tga_rle"),
     "SGI": lambda: encoded(Image.new("RGBA", (10_000, MOST_BYTES // 40_000 - 1)), "SGI"),
+    "JPEG, reduced": lambda: encoded(blotches("RGB", LARGEST_JPEG), "JPEG"),
+    "JPEG, progressive, reduced": lambda: encoded(
+        blotches("RGB", LARGEST_JPEG), "JPEG", progressive=True
+    ),
     "icon with a large PNG": lambda: icon(
-        png(*LARGEST_AT_ALL, 8, 6, bytes(LARGEST_AT_ALL[1] * (1 + 4 * LARGEST_AT_ALL[0])))
+        png(*LARGEST_INSIDE, 8, 6, bytes(LARGEST_INSIDE[1] * (1 + 4 * LARGEST_INSIDE[0])))
     ),
     "QOI": lambda: b"qoif" + struct.pack(">IIBB", *MOST, 4, 0) + bytes(MOST_PIXELS),
     "DDS": lambda: encoded(Image.new("RGBA", (10_000, MOST_BYTES // 40_000 - 1)), "DDS"),
     "plain PPM": lambda: b"P3 10000 5000 255\n" + 150_000_000 * b"0 ",
-    "many scans": lambda: many_scans(*LARGEST_AT_ALL, 3_500),
+    "many scans": lambda: many_scans(*LARGEST_JPEG, 600),
 }
 
 

@@ -217,7 +217,7 @@ def test_claims_are_refused_by_their_header():
     # What is decoded, or begun to be, fails in other words.
     for specimen in of_outcome("oversized", ERROR):
         if specimen.name != "oversized/claim.avif":  # libavif refuses that itself
-            with pytest.raises(UnreadableImage, match=r"BombError: Image size|too many to decode"):
+            with pytest.raises(UnreadableImage, match="pixels are too many to decode"):
                 transform_image(specimen.data)
 
 

@@ -303,31 +303,36 @@ def test_a_transparent_value_of_16_bit_grey_becomes_white():
     assert picture.getpixel((400, 500)) == pytest.approx((255,) * 3, abs=3)
 
 
+def test_fractions_are_parts_of_white():
+    dark, light = halves(transformed(encoded(two_values("F", 0.25, 0.75), "TIFF")))
+    assert is_near(dark, (64,) * 3)
+    assert is_near(light, (191,) * 3)
+
+
 @pytest.mark.parametrize(
-    ("mode", "left", "right", "dark", "light"),
+    ("mode", "left", "right"),
     [
-        pytest.param("F", 0.25, 0.75, 64, 191, id="fractions"),
-        pytest.param("F", 64.0, 192.0, 64, 192, id="8-bit floats"),
-        pytest.param("F", -1000.0, 3000.0, 0, 255, id="any floats"),
-        pytest.param("F", 100.0, 70000.0, 0, 255, id="large floats"),
-        pytest.param("F", -5.0, -5.0, 0, 0, id="one negative number"),
-        pytest.param("I", 64, 192, 64, 192, id="8-bit integers"),
-        pytest.param("I", -100, 100, 0, 255, id="signed integers"),
-        pytest.param("I", 0, 1 << 30, 0, 255, id="large integers"),
+        pytest.param("F", 64.0, 192.0, id="8-bit floats"),
+        pytest.param("F", -1000.0, 3000.0, id="any floats"),
+        pytest.param("F", -5.0, -5.0, id="one negative number"),
+        pytest.param("F", float("nan"), 1.0, id="not a number"),
+        pytest.param("I", 64, 192, id="8-bit integers"),
+        pytest.param("I", -100, 100, id="signed integers"),
+        pytest.param("I", 0, 1 << 30, id="large integers"),
     ],
 )
-def test_numbers_without_a_white_point_are_scaled_by_their_range(mode, left, right, dark, light):
-    found = halves(transformed(encoded(two_values(mode, left, right), "TIFF")))
-    assert is_near(found[0], (dark,) * 3)
-    assert is_near(found[1], (light,) * 3)
+def test_numbers_without_a_white_point_are_an_error(mode, left, right):
+    with pytest.raises(UnreadableImage, match="nothing says which of them is white"):
+        transform_image(encoded(two_values(mode, left, right), "TIFF"))
 
 
-def test_lab_keeps_its_colours():
+def test_lab_is_an_error_since_decoders_make_different_colours_of_it():
     to_lab = ImageCms.buildTransform(
         ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
     )
     lab = ImageCms.applyTransform(quarters(64, 32), to_lab)
-    assert is_upright(transformed(encoded(lab, "TIFF")), near=30)  # 8 bits of LAB are coarse
+    with pytest.raises(UnreadableImage, match="CIELab"):
+        transform_image(encoded(lab, "TIFF"))
 
 
 def test_ycbcr_keeps_its_colours():
@@ -365,7 +370,7 @@ def test_a_comment_that_no_jpeg_can_hold_is_left_out(data):
 
 @functools.cache
 def written_kinds() -> list[tuple[str, str]]:
-    """Modes and formats that Pillow here can write, and that it does not refuse on reading."""
+    """Modes and formats that Pillow here can write, and whose meaning is known on reading."""
     kinds = []
     for mode in MODES:
         for kind in sorted(set(Image.SAVE) & set(FORMATS)):
@@ -373,17 +378,24 @@ def written_kinds() -> list[tuple[str, str]]:
                 encoded(Image.new(mode, (40, 30)), kind)
             except (OSError, ValueError, KeyError, SystemError):  # not in that format
                 continue
-            kinds.append((mode, kind))
+            # SPIDER has floating-point numbers only, of which Pillow writes 0 to 255.
+            if mode != "LAB" and kind != "SPIDER" and (mode != "I" or kind in ("PNG", "PPM")):
+                kinds.append((mode, kind))
     return kinds
 
 
 def test_every_mode_is_written_by_some_format():
-    assert {mode for mode, _ in written_kinds()} == set(MODES)
+    assert {mode for mode, _ in written_kinds()} == set(MODES) - {"LAB"}
     assert len({kind for _, kind in written_kinds()}) > 20
 
 
 @settings(REPEATABLE, max_examples=60)
-@given(st.sampled_from(MODES), st.data(), st.integers(1, 2000), st.integers(1, 2000))
+@given(
+    st.sampled_from([mode for mode in MODES if mode != "LAB"]),
+    st.data(),
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+)
 def test_any_mode_and_any_size_gives_an_800x600_rgb_jpeg(mode, data, width, height):
     kind = data.draw(st.sampled_from([kind for m, kind in written_kinds() if m == mode]))
     picture = encoded(Image.new(mode, (width, height)), kind)
@@ -395,8 +407,8 @@ def test_any_mode_and_any_size_gives_an_800x600_rgb_jpeg(mode, data, width, heig
 
 def test_a_reason_is_one_line_without_addresses_whatever_pillow_says():
     error = OSError("no end\n\tof <_io.BytesIO object at 0x7FE5efc0>")
-    assert _reason(error) == "OSError: no end of <_io.BytesIO object at 0x>"
-    assert len(_reason(OSError("x" * 1000))) == 200
+    assert _reason(error, "GIF") == "GIF: OSError: no end of <_io.BytesIO object at 0x>"
+    assert len(_reason(OSError("x" * 1000), "GIF")) == 200
 
 
 @pytest.mark.parametrize("kind", ["EPS", "WMF"])
@@ -468,7 +480,7 @@ def test_a_measurement_holds_the_output_its_hash_and_the_times():
 
 def test_a_failed_measurement_says_why_and_what_the_attempt_took():
     measured = measure_transform(b"not a picture")
-    assert measured.error == "UnreadableImage: not a picture that can be read here"
+    assert measured.error == "UnreadableImage: not a picture that can be read here: text"
     assert (measured.output, measured.output_sha256) == (None, "")
     assert measured.proc_ms > 0
     assert measured.cpu_ms > 0

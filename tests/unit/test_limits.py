@@ -97,6 +97,55 @@ def test_what_is_refused_by_its_header_takes_no_memory(make, tmp_path):
     assert peak < 300
 
 
+@linux_only
+def test_a_phones_200_megapixels_are_taken_at_a_reduced_scale(tmp_path):
+    peak, error = peak_mb(encoded(quarters(16_320, 12_240).convert("L"), "JPEG"), tmp_path)
+    assert error == ""
+    assert peak < 300
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("width", "height", "options", "reason"),
+    [
+        pytest.param(20_001, 20_000, {}, "400020000 pixels are too many to decode", id="400"),
+        pytest.param(
+            *(16_000, 16_000, {"progressive": True, "subsampling": "4:4:4"}),
+            "16000x16000 pixels are too many to decode in a progressive JPEG",
+            id="progressive",
+        ),
+    ],
+)
+def test_a_jpeg_beyond_what_is_taken_is_refused_by_its_header(
+    width, height, options, reason, tmp_path
+):
+    data = bytearray(encoded(quarters(), "JPEG", **options))
+    start = data.index(b"\xff\xc2" if options else b"\xff\xc0")
+    data[start + 5 : start + 9] = height.to_bytes(2) + width.to_bytes(2)
+    peak, error = peak_mb(bytes(data), tmp_path)
+    assert error == f"UnreadableImage: JPEG: {reason}"
+    assert peak < 300
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded():
+    measured = measure_transform(many_scans(20_000, 20_000, 700))  # 30 s
+    assert measured.error.endswith("701 scans of 20000x20000 pixels are too many to decode")
+    assert measure_transform(many_scans(200, 200, 700)).error == ""
+
+
+@linux_only
+@pytest.mark.parametrize("sampling", ["4:2:0", "4:4:4"])
+def test_a_progressive_jpeg_that_is_taken_fits_the_functions_memory(sampling, tmp_path):
+    side = 20_000 if sampling == "4:2:0" else 15_200  # close to what is taken
+    options = {"progressive": True, "subsampling": sampling}
+    data = bytearray(encoded(quarters(), "JPEG", **options))
+    start = data.index(b"\xff\xc2")
+    data[start + 5 : start + 9] = 2 * side.to_bytes(2)
+    peak, error = peak_mb(bytes(data), tmp_path)
+    assert "too many" not in error
+    assert peak + AT_REST_MB < FUNCTION_MB
+
+
 @pytest.mark.parametrize("kind", MOST_PIXELS_OF)
 def test_formats_whose_decoders_hold_copies_have_a_limit_of_their_own(kind, monkeypatch):
     assert MOST_PIXELS_OF[kind] < MOST_PIXELS
@@ -135,7 +184,7 @@ def test_memory_beyond_the_limit_is_an_error_and_the_worker_lives_on():
         command, cwd=PROJECT, input=colour_key_png(5000, 5000), capture_output=True, timeout=60
     )
     refused, after = done.stdout.decode().splitlines()
-    assert refused.startswith("UnreadableImage: decoding it takes more than")
+    assert refused.startswith("UnreadableImage: PNG: decoding it takes more than")
     assert after == "True ''"
 
 
