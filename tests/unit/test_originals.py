@@ -113,10 +113,11 @@ def test_links_to_a_place_do_not_hide_it(places, tmp_path):
 
 
 def test_a_place_that_is_itself_a_link_to_the_pictures_is_seen(tmp_path, monkeypatch):
-    pictures = write(tmp_path / "photos", "2024/a.jpg")
-    (tmp_path / "out").symlink_to(pictures)
-    monkeypatch.setattr(originals, "WRITTEN_FOLDERS", [tmp_path / "out"])
-    for folder in (pictures, pictures / "2024", tmp_path):
+    pictures = write(tmp_path / "photos", "2024/may/a.jpg")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "out").symlink_to(pictures / "2024")
+    monkeypatch.setattr(originals, "WRITTEN_FOLDERS", [tmp_path / "project" / "out"])
+    for folder in (pictures, pictures / "2024", pictures / "2024" / "may", tmp_path / "project"):
         with pytest.raises(UserError, match="no place for pictures"):
             check_folder(folder)
 
