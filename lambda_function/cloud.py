@@ -146,13 +146,13 @@ def _embedded_client(endpoint_url: str | None, service: str, config: "Config"):
     import botocore.session
     from botocore.config import Config
 
-    core = botocore.session.Session(
-        session_vars={  # no profile and no files: nothing of the user's AWS configuration counts
-            "profile": (None, None, None, None),
-            "config_file": (None, None, os.devnull, None),
-            "credentials_file": (None, None, os.devnull, None),
-        }
-    )
+    core = botocore.session.Session()
+    for name, (_, _, default, conversion) in dict(core.session_var_map).items():
+        # No variable and no file: nothing of the user's AWS configuration counts.
+        core.session_var_map[name] = (None, None, default, conversion)
+    for name in ("config_file", "credentials_file"):
+        core.session_var_map[name] = (None, None, os.devnull, None)
+    core.get_component("config_store").set_config_variable("s3", {})  # has variables of its own
     core.register_component("data_loader", _service_models())
     client = boto3.session.Session(botocore_session=core).client(
         service,
