@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from botocore.exceptions import ClientError
-from tqdm import tqdm
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.metrics_log import (
@@ -40,6 +39,7 @@ from metrics.common.cli import (
 )
 from metrics.common.machine import new_run_id
 from metrics.common.paths import IMAGES, LOCAL_CSV, shown
+from metrics.progress import tqdm
 from metrics.streams import exit_code_of
 from onprem_images.dataset import Picture, load_pictures, manifest_bytes, order_of_pass
 

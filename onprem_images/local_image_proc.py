@@ -18,8 +18,6 @@ import multiprocessing
 import time
 from concurrent.futures.process import BrokenProcessPool
 
-from tqdm import tqdm
-
 from lambda_function.image_transform import (
     MOST_BYTES,
     Measurement,
@@ -32,6 +30,7 @@ from metrics.common.cli import DONE, UserError, positive_int, run_id, run_script
 from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
 from metrics.common.paths import IMAGES, LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.worker_pool import results, worker_pool
+from metrics.progress import tqdm
 from metrics.streams import exit_code_of
 from onprem_images.dataset import Picture, load_pictures, order_of_pass, write_manifest
 from onprem_images.outputs import check_no_links, clear_outputs, record_outputs

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
 from metrics.common.machine import available_cpus
 from metrics.common.worker_pool import results, worker_pool
+from metrics.progress import tqdm
 
 # Fixed, so that everybody's sample pictures are the same bytes and results can be compared.
 SAMPLE_SEED = 20010401
