@@ -21,7 +21,6 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from botocore.exceptions import ClientError
-from tqdm import tqdm
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.metrics_log import (
@@ -45,6 +44,7 @@ from metrics.common.cli import (
 )
 from metrics.common.machine import new_run_id
 from metrics.common.paths import LOCAL_CSV, shown
+from metrics.common.progress import tqdm
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
 from onprem_images.dataset import (

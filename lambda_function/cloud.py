@@ -223,6 +223,7 @@ def _embedded_client(endpoint_url: str | None, service: str, config: "Config"):
     }
     no_files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
     core = botocore.session.Session(session_vars=defaults | no_files)
+    core.get_component("config_store").set_config_variable("s3", {})  # has variables of its own
     core.register_component("data_loader", _service_models())
     client = boto3.session.Session(botocore_session=core).client(
         service,

@@ -18,8 +18,6 @@ import multiprocessing
 import time
 from concurrent.futures.process import BrokenProcessPool
 
-from tqdm import tqdm
-
 from lambda_function.image_transform import (
     MOST_BYTES,
     Measurement,
@@ -40,6 +38,7 @@ from metrics.common.cli import (
 from metrics.common.findings import counted
 from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
 from metrics.common.paths import LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
+from metrics.common.progress import tqdm
 from metrics.common.reasons import failure_findings, failures_by_reason
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script

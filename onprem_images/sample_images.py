@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
 from metrics.common.cli import UserError
 from metrics.common.machine import available_cpus
 from metrics.common.paths import shown, write_whole
+from metrics.common.progress import tqdm
 from metrics.common.worker_pool import results, worker_pool
 
 # Fixed, so that everybody's sample pictures are the same bytes and results can be compared.

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import yaml
 from botocore.exceptions import ClientError, WaiterError
-from tqdm import tqdm
 
 from lambda_function.cloud import Cloud, find_stack, make_client
 from lambda_function.metrics_log import error_code, status_of
 from lambda_function.stack.package import package_key
 from metrics.common.cli import UserError
+from metrics.common.progress import tqdm
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 PROJECT = "cloud-vs-onprem-images"  # value of the tag `project`; the template says the same

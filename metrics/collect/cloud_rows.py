@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as CannotConnect
-from tqdm import tqdm
 
 from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
@@ -29,6 +28,7 @@ from lambda_function.metrics_log import (
 )
 from metrics.common.cli import UserError, cloud_problem
 from metrics.common.paths import cloud_output_path, write_whole
+from metrics.common.progress import tqdm
 from metrics.common.reasons import Failure, failure_findings, failures_by_reason
 
 MANIFESTS_PREFIX = "metrics/manifests/"

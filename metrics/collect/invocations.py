@@ -174,6 +174,7 @@ def count_refused(logs, log_group: str, since: datetime) -> dict[str, int]:
 def count_throttles(cloudwatch, function_name: str, begin: datetime, end: datetime) -> int | None:
     """Invocations of the function that AWS put off for lack of concurrency; None when its metrics
     do not tell yet: they come a minute or two late."""
+    begin, end = sorted((begin, end))  # the clock may have been set back meanwhile
     answer = cloudwatch.get_metric_statistics(
         Namespace="AWS/Lambda",
         MetricName="Throttles",

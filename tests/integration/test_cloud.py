@@ -172,6 +172,16 @@ HOSTILE_ENVIRONMENTS = {
         **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "{other}"),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
     },
+    "values that botocore refuses": dict.fromkeys(
+        (
+            *("AWS_DEFAULTS_MODE", "AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS", "AWS_CA_BUNDLE"),
+            *("AWS_STS_REGIONAL_ENDPOINTS", "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT"),
+            *("AWS_ACCOUNT_ID_ENDPOINT_MODE", "AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES"),
+            *("AWS_S3_DISABLE_EXPRESS_SESSION_AUTH", "AWS_REQUEST_CHECKSUM_CALCULATION"),
+            *("AWS_DATA_PATH", "AWS_METADATA_SERVICE_TIMEOUT", "AWS_S3_USE_ARN_REGION"),
+        ),
+        "REAL",
+    ),
     "other hosts": {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true"},
     "nonsense": dict.fromkeys(AWS_VARIABLES, "nonsense"),
     "nothing": dict.fromkeys(AWS_VARIABLES, ""),

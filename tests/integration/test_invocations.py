@@ -184,6 +184,7 @@ def test_throttles_are_counted_from_the_functions_metric():
         span = now - timedelta(minutes=5), now + timedelta(minutes=5)
         assert count_throttles(client, "mine", *span) == 7
         assert count_throttles(client, "nobody's", *span) is None
+        assert count_throttles(client, "mine", *reversed(span)) == 7  # a clock that was set back
 
 
 def table_of(*ones: Invocation) -> pd.DataFrame:

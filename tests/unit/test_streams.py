@@ -202,3 +202,15 @@ def test_a_warning_ends_neither_a_script_nor_what_it_starts(flags):
     variables = os.environ | ({} if flags else {"PYTHONWARNINGS": "error"})
     code, _, errors = run_with(command, "ok", "ok", "ok", cwd=PROJECT, env=variables)
     assert (code, errors.count("UserWarning: odd metadata")) == (0, 2)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_odd_setting_of_the_progress_bar_ends_no_script(name):
+    odd = {"TQDM_MININTERVAL": "often", "TQDM_FILE": "x", "TQDM_DISABLE": "1", "TQDM_NCOLS": "x"}
+    modules = ("onprem_images.sample_images", "metrics.collect.cloud_rows")
+    program = f"import {', '.join(modules)}, lambda_function.stack.change_sets"
+    for command in ([str(PROJECT / name), "--help"], ["-c", program]):
+        done = run_with(
+            [sys.executable, *command], "ok", "ok", "ok", cwd=PROJECT, env=os.environ | odd
+        )
+        assert (done[0], done[2]) == (0, "")
