@@ -8,7 +8,7 @@ are counted and left out.)
 
     AWS_ENDPOINT_URL=http://127.0.0.1:... python compare_cloud_onprem_metrics.py --timeout 60
     python compare_cloud_onprem_metrics.py --no-download --bundle run.zip
-    python compare_cloud_onprem_metrics.py --from run.zip --output elsewhere
+    python compare_cloud_onprem_metrics.py --from-bundle run.zip --output elsewhere
 """
 
 import sys
@@ -56,7 +56,7 @@ from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
 
 if TYPE_CHECKING:
-    from metrics.analysis.bundle import Evidence
+    from metrics.analysis.bundle import RunFiles
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,13 +83,13 @@ def main(argv: list[str] | None = None) -> int:
         help="before the download, wait this many seconds for a row of every picture",
     )
     parser.add_argument(
-        "--aa",
+        "--self-check",
         action="store_true",
         help="compare the on-prem passes with each other (two for each round), and no cloud",
     )
     parser.add_argument(
-        "--from",
-        dest="bundle_from",
+        "--from-bundle",
+        dest="from_bundle",
         type=Path,
         metavar="ZIP",
         help="judge what --bundle packed, and check that the same follows from it",
@@ -98,12 +98,18 @@ def main(argv: list[str] | None = None) -> int:
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
-    chosen = (args.manifest, args.run_id, args.timeout, args.aa or None, args.allow_partial or None)
+    chosen = (
+        args.manifest,
+        args.run_id,
+        args.timeout,
+        args.self_check or None,
+        args.allow_partial or None,
+    )
     is_chosen = any(choice is not None for choice in chosen) or chosen_assumptions(args)
-    if args.bundle_from and is_chosen:
+    if args.from_bundle and is_chosen:
         parser.error(
-            "--from judges as it was packed: without --aa, --allow-partial, --manifest, "
-            "--run-id, --timeout and assumptions of cost"
+            "--from-bundle judges as it was packed: without --self-check, --allow-partial, "
+            "--manifest, --run-id, --timeout and assumptions of cost"
         )
     return run_script(run, args)
 
@@ -119,7 +125,7 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, metavar="ZIP", help="also pack rows, manifest, summary and report"
     )
     parser.add_argument(
-        "--against",
+        "--baseline",
         type=Path,
         metavar="ZIP",
         help="say what changed since the run that --bundle packed there",
@@ -138,32 +144,32 @@ def run(args: argparse.Namespace) -> int:
     from metrics.report.judgement import check_files, check_output
 
     check_output(args.output)
-    check_files(args.bundle, args.against)
+    check_files(args.bundle, args.baseline)
     writes_here = args.output.resolve().is_relative_to(PROJECT)
-    if args.bundle_from and not writes_here:
+    if args.from_bundle and not writes_here:
         return judge_bundle(args)
-    downloads = not (args.bundle_from or args.no_download or args.aa)
+    downloads = not (args.from_bundle or args.no_download or args.self_check)
     with checkout_lock(args.run_id, writes=writes_here or downloads):
-        return judge_bundle(args) if args.bundle_from else judge_rows(args, downloads)
+        return judge_bundle(args) if args.from_bundle else judge_rows(args, downloads)
 
 
 def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
     from metrics.analysis.bundle import Choices
     from metrics.collect.cloud_rows import download_outputs, wait_for_rows
-    from metrics.report.judgement import evidence_here, judge
+    from metrics.report.judgement import judge, run_files_here
 
     choices = Choices(
-        args.run_id, args.aa, args.allow_partial, Assumptions(**chosen_assumptions(args))
+        args.run_id, args.self_check, args.allow_partial, Assumptions(**chosen_assumptions(args))
     )
     own_rows = args.local_csv == LOCAL_CSV
     manifest = args.manifest or (MANIFEST_JSON if own_rows and MANIFEST_JSON.exists() else None)
-    evidence = evidence_here(args.local_csv, args.cloud_csv, manifest, choices)
+    run_files = run_files_here(args.local_csv, args.cloud_csv, manifest, choices)
     fetch_outputs = None
     if downloads:
         check_cloud_csv(args.cloud_csv)
         cloud = cloud_of(args)
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-        bucket, expected = buckets.output, expected_rows(evidence)
+        bucket, expected = buckets.output, expected_rows(run_files)
 
         def ask(missing: set[RowId]) -> None:
             ask_failure_queue(cloud, s3, buckets, missing)
@@ -174,16 +180,16 @@ def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
             ask(expected)
         fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
         fetch_outputs = partial(download_outputs, s3, bucket)
-    return judge(evidence, args.output, args.bundle, args.against, fetch_outputs, plan=args.plan)
+    return judge(run_files, args.output, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
 
 
 def ask_failure_queue(cloud: Cloud, s3, buckets: Buckets, missing: set[RowId]) -> None:
     """Make rows of what the function failed on for good; a picture that has its row keeps it. A
     permission that is missing for this costs the reasons, and no answer."""
-    from metrics.collect.dead_letters import failure_settler
+    from metrics.collect.dead_letters import failure_queue_drainer
 
     try:
-        if settle := failure_settler(cloud, find_function(cloud), s3, buckets):
+        if settle := failure_queue_drainer(cloud, find_function(cloud), s3, buckets):
             settle(missing)
     except Exception as error:
         if (line := cloud_problem(error)) is None:
@@ -191,20 +197,20 @@ def ask_failure_queue(cloud: Cloud, s3, buckets: Buckets, missing: set[RowId]) -
         print(f"going on without asking the failure queue: {line}", file=sys.stderr)
 
 
-def expected_rows(evidence: "Evidence") -> set[RowId]:
+def expected_rows(run_files: "RunFiles") -> set[RowId]:
     """What the cloud arm should write: a row for each picture and round of the manifest, or where
     there is none, of the on-prem rows."""
     from metrics.analysis.comparison import only_run
     from metrics.analysis.ledger import read_manifest
     from metrics.analysis.rows import read_rows
 
-    chosen = evidence.choices.run_id
-    if evidence.manifest:
-        manifest = read_manifest(evidence.manifest)
+    chosen = run_files.choices.run_id
+    if run_files.manifest:
+        manifest = read_manifest(run_files.manifest)
         rounds = range(1, manifest.rounds + 1)
         keys = manifest.pictures["image_key"]
         return {RowId(chosen or manifest.run_id, number, key) for number in rounds for key in keys}
-    rows = read_rows(evidence.local_csv, "on_prem")
+    rows = read_rows(run_files.local_csv, "on_prem")
     rows = rows[rows["run_id"] == (chosen or only_run(rows))]
     return {RowId(*row) for row in rows[list(RowId._fields)].itertuples(index=False)}
 
@@ -240,21 +246,21 @@ def judge_bundle(args: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         try:
-            evidence, packed_summary = unpack(args.bundle_from, Path(folder))
+            run_files, packed_summary = unpack(args.from_bundle, Path(folder))
             code = judge(
-                evidence,
+                run_files,
                 args.output,
                 args.bundle,
-                args.against,
+                args.baseline,
                 packed_summary=packed_summary,
                 plan=args.plan,
             )
         except UserError as error:
             message = str(error).replace(f"{folder}/", "")
-            if shown(args.bundle_from) not in message:
-                message = f"{shown(args.bundle_from)}: {message}"
+            if shown(args.from_bundle) not in message:
+                message = f"{shown(args.from_bundle)}: {message}"
             raise UserError(message) from None
-    print(f"same statistics as packed in {shown(args.bundle_from)}, byte for byte")
+    print(f"same statistics as packed in {shown(args.from_bundle)}, byte for byte")
     return code
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote_plus
 
-LONGEST_SHOWN = 60  # characters of what an event says of itself: it may be anybody's
+MAX_SHOWN = 60  # characters of what an event says of itself: it may be anybody's
 NAMED_AT_MOST = 5
 # Who sends a record, by what it says of its source. S3's own (and other stores') end in `:s3`.
 SOURCES = {
@@ -96,7 +96,7 @@ def _named(record: dict) -> str:
 
 
 def _shown(value: object) -> str:
-    return repr(str(value)[:LONGEST_SHOWN])
+    return repr(str(value)[:MAX_SHOWN])
 
 
 def object_key(record: dict) -> str:

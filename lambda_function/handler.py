@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambda_function.events import is_test_event, not_of_s3, object_key, records_of
 from lambda_function.image_transform import (
-    MOST_BYTES,
+    MAX_BYTES,
     measure_picture,
     output_name,
     stays_inside,
@@ -44,11 +44,13 @@ from lambda_function.metrics_log import (
 )
 
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
-LONGEST_KEY = 1024  # bytes; S3's limit
+MAX_KEY = 1024  # bytes; S3's limit
 NAMED = 60  # characters of a key that is longer
-LONGEST_NUMBER = 10  # digits of a number in metadata, which may be anybody's
+MAX_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
-CANARY_RUN = ".canary"  # gets an output and no row, see smoke_test.py; no user run is called so
+SMOKE_TEST_RUN = (
+    ".smoke-test"  # gets an output and no row, see smoke_test.py; no user run is called so
+)
 
 # An append takes 6 or 7 requests, and one more for each row that another environment wrote. So one
 # that is busy appends from time to time only, and leaves its rows to the next: its own, or that of
@@ -107,7 +109,7 @@ def lambda_handler(event: object, context) -> dict:
     # The context tells by the wall clock, which may be set while this runs.
     end_s = time.monotonic() + context.get_remaining_time_in_millis() / 1000
     s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
-    counts = dict.fromkeys(("ok", "error", "gone", "refused", "test", "canary", "appended"), 0)
+    counts = dict.fromkeys(("ok", "error", "gone", "refused", "test", "smoke_test", "appended"), 0)
     reasons, faults, least_followers = Counter(), [], math.inf
     for record in records_of(event):
         if is_test_event(record):
@@ -120,8 +122,8 @@ def lambda_handler(event: object, context) -> dict:
         try:
             row, followers = process_record(s3, record, output_bucket, cold, context.aws_request_id)
             cold = False
-            if row.run_id == CANARY_RUN:
-                counts["canary"] += 1
+            if row.run_id == SMOKE_TEST_RUN:
+                counts["smoke_test"] += 1
                 continue
             key, content = put_row(s3, output_bucket, row)
         except Gone as gone:
@@ -175,7 +177,7 @@ def refusal(record: object, output_bucket: str) -> str:
         return f"{record['eventName']} is not the creation of an object"
     if not key.startswith(INPUT_PREFIX) or key.endswith("/"):
         return f"s3://{bucket}/{key} is not a picture under {INPUT_PREFIX}"
-    if len(key.encode()) > LONGEST_KEY:
+    if len(key.encode()) > MAX_KEY:
         return f"s3://{bucket}/{key[:NAMED]}... is longer than a key of S3 can be"
     if not stays_inside(key.removeprefix(INPUT_PREFIX)):
         return f"s3://{bucket}/{key} has a part that leads out of the folder of an output"
@@ -218,7 +220,7 @@ def process_record(
 def number_in(metadata: dict[str, str], name: str, default: int) -> int:
     """`default` for an object that was not put by upload_images_s3.py."""
     text = metadata.get(name, "")
-    return int(text) if text.isdecimal() and len(text) < LONGEST_NUMBER else default
+    return int(text) if text.isdecimal() and len(text) < MAX_NUMBER else default
 
 
 def environment_of(s3) -> str:
@@ -238,7 +240,7 @@ def fetch(s3, bucket: str, key: str) -> tuple[bytes | None, int, dict[str, str]]
         raise
     with response["Body"] as body:
         size = response["ContentLength"]
-        return (body.read() if size <= MOST_BYTES else None), size, response["Metadata"]
+        return (body.read() if size <= MAX_BYTES else None), size, response["Metadata"]
 
 
 def store(s3, bucket: str, key: str, jpeg: bytes) -> None:

@@ -31,7 +31,7 @@ import PIL
 from PIL import AvifImagePlugin, Image, ImageChops, UnidentifiedImageError, features
 
 from lambda_function.file_kinds import kind_of
-from lambda_function.limits import MOST_MEMORY, TooSlow, limits
+from lambda_function.limits import MAX_MEMORY, TooSlow, limits
 from lambda_function.pixel_meaning import (
     FRACTION,
     SIXTEEN_BITS,
@@ -49,18 +49,18 @@ TRANSFORM_VERSION = "3"  # raise it when the output bytes of any picture change
 REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "PCD"}
 # Decoded pixels. They take up to 12 bytes each, in formats whose decoders hold several copies 16 to
 # 25 (measured, see tests/benchmarks/worst_pictures.py): so that what a header admits stays below
-# MOST_MEMORY, and both arms refuse the same pictures.
-MOST_PIXELS = 120_000_000
-MOST_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000}
+# MAX_MEMORY, and both arms refuse the same pictures.
+MAX_PIXELS = 120_000_000
+MAX_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000}
 # A JPEG's, before it is decoded at a reduced scale: phones take 200 megapixels. Pillow refuses what
 # is twice its own limit in any format, or inside one, before it decodes anything.
-MOST_STORED_PIXELS = 400_000_000
+MAX_STORED_PIXELS = 400_000_000
 # Of a progressive JPEG, which libjpeg keeps all, in 2 bytes each, until the last scan is read.
-MOST_COEFFICIENTS = 700_000_000
+MAX_COEFFICIENTS = 700_000_000
 # Of those in all scans together, each a pass over all, which nothing can interrupt: 25 s.
-MOST_SCANNED = 250_000_000_000
-LONGEST_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
-MOST_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
+MAX_SCANNED = 250_000_000_000
+MAX_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
+MAX_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
 ORIENTATION_TAG = 0x0112
 TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,7 +74,7 @@ TRANSPOSE_OF_ORIENTATION = {
 SIXTEEN_TO_EIGHT_BITS = [(value + 128) // 257 for value in range(65536)]
 # Of unsigned numbers of 32 bits, which Pillow has as signed ones: their upper 15 bits plus 32768.
 UNSIGNED_TO_EIGHT_BITS = [value % 32768 * 255 // 32767 for value in range(65536)]
-LONGEST_JPEG_COMMENT = 65533  # bytes; a marker's length field has 16 bits
+MAX_JPEG_COMMENT = 65533  # bytes; a marker's length field has 16 bits
 
 Image.init()  # load every plugin now: an import inside the timed region would count as work
 FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
@@ -84,7 +84,7 @@ FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 bytes(32 * 1024 * 1024 - 65536)
 # One processor a picture, as for all other formats: the arms have one for each worker.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-Image.MAX_IMAGE_PIXELS = MOST_STORED_PIXELS // 2
+Image.MAX_IMAGE_PIXELS = MAX_STORED_PIXELS // 2
 # Pillow's warnings are about pictures that it does read: large ones, odd metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -138,8 +138,8 @@ def _filter_after_draft(shrink_x: float, shrink_y: float) -> Image.Resampling:
 
 
 def _check_size(image: Image.Image) -> None:
-    most = MOST_PIXELS_OF.get(image.format, MOST_PIXELS)
-    if image.width * image.height > most or max(image.size) > LONGEST_SIDE:
+    most = MAX_PIXELS_OF.get(image.format, MAX_PIXELS)
+    if image.width * image.height > most or max(image.size) > MAX_SIDE:
         raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
 
 
@@ -150,9 +150,9 @@ def _check_coefficients(image: Image.Image, data: bytes) -> None:
     sampling = [across * down for _, across, down, _ in image.layer]
     coefficients = image.width * image.height * sum(sampling) // max(sampling)
     size = f"{image.width}x{image.height} pixels"
-    if coefficients > MOST_COEFFICIENTS:
+    if coefficients > MAX_COEFFICIENTS:
         raise UnreadableImage(f"{size} are too many to decode in a progressive JPEG")
-    if coefficients * (scans := data.count(b"\xff\xda")) > MOST_SCANNED:
+    if coefficients * (scans := data.count(b"\xff\xda")) > MAX_SCANNED:
         raise UnreadableImage(f"{scans} scans of {size} are too many to decode")
 
 
@@ -219,7 +219,7 @@ def _flat_rgb(image: Image.Image) -> Image.Image:
         white.info = image.info
         image = Image.alpha_composite(white, image.convert("RGBA"))
     comment = image.info.get("comment") or b""  # text in a PNG, which JPEG stores as UTF-8
-    if len(comment.encode() if isinstance(comment, str) else comment) > LONGEST_JPEG_COMMENT:
+    if len(comment.encode() if isinstance(comment, str) else comment) > MAX_JPEG_COMMENT:
         del image.info["comment"]  # legal in a GIF or PNG, impossible in a JPEG
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -231,7 +231,7 @@ def _reason(error: Exception, kind: str) -> str:
     if isinstance(error, Image.DecompressionBombError):
         text = f"{re.search(r'[0-9]+', str(error))[0]} pixels are too many to decode"
     elif isinstance(error, MemoryError):
-        text = f"decoding it takes more than {MOST_MEMORY // 2**20} MB of memory"
+        text = f"decoding it takes more than {MAX_MEMORY // 2**20} MB of memory"
     elif isinstance(error, UnreadableImage):
         text = str(error)
     else:
@@ -254,10 +254,10 @@ def measure_transform(data: bytes | None) -> Measurement:
     """Times `transform_image(data)` and nothing else: both arms take their proc_ms from here.
 
     `proc_ms` is wall time; `cpu_ms` is the process's CPU time over the same interval. `data` is
-    None for a file of more than MOST_BYTES, which is not read.
+    None for a file of more than MAX_BYTES, which is not read.
     """
     if data is None:
-        error = f"UnreadableImage: a file of more than {MOST_BYTES:,} bytes is too large to decode"
+        error = f"UnreadableImage: a file of more than {MAX_BYTES:,} bytes is too large to decode"
         return Measurement(None, "", error, 0.0, 0.0)
     output, error = None, ""
     start = end = _clocks()

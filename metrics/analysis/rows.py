@@ -27,8 +27,8 @@ WORDS = {"status": ("ok", "error"), "cold_start": ("true", "false")}
 WHOLE = ("orig_size", "new_size", "round", "memory_mb")
 NO_NUMBER = "is no valid number (1234.5: a decimal point, and no separator of thousands)"
 SAVE_AS = "save it as CSV UTF-8 with commas, or use the file as it was written"
-LEAST_TIME_MS = 1e-6  # of work that was done: no clock tells less, and ratios need it
-LARGEST_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
+MIN_TIME_MS = 1e-6  # of work that was done: no clock tells less, and ratios need it
+MAX_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
 CHUNK_ROWS = 50_000
 
 
@@ -167,7 +167,7 @@ def _typed(lines: list[int], cells: Cells, source: str, name: str) -> dict[str, 
 def _no_numbers(numbers: np.ndarray, column: str, cells: Cells) -> np.ndarray:
     """Where a cell is not what its column promises. An empty one is NaN, where the reference run
     has no such column."""
-    bad = ~((numbers >= 0) & (numbers <= LARGEST_NUMBER))
+    bad = ~((numbers >= 0) & (numbers <= MAX_NUMBER))
     if column in WHOLE:  # 1.234 bytes are a thousand in a spreadsheet of another language
         bad |= numbers != np.floor(numbers)
     if column == "round":
@@ -175,5 +175,5 @@ def _no_numbers(numbers: np.ndarray, column: str, cells: Cells) -> np.ndarray:
     elif column not in REFERENCE_COLUMNS:
         bad &= cells[column] != ""
     if column == "proc_ms":
-        bad |= (numbers < LEAST_TIME_MS) & (cells["status"] == "ok")
+        bad |= (numbers < MIN_TIME_MS) & (cells["status"] == "ok")
     return bad

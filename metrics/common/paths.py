@@ -34,7 +34,7 @@ WRITTEN_FOLDERS = (OUTPUT_LOCAL, LOCAL_CSV.parent, CHARTS, CLOUD_OUTPUTS, SWEEP,
 PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed run leaves some
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
-    *("coverage", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
+    *("completeness", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
     *("steadiness", "break_even"),
 )
 

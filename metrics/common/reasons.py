@@ -12,8 +12,8 @@ from functools import cache
 
 from metrics.common.findings import Finding, counted, printable
 
-MOST_REASONS = 8  # that a reader gets one by one; all are in summary.json
-LONGEST_BEGIN, LONGEST_END = 150, 130  # characters of an error: its class first, its cause last
+MAX_REASONS = 8  # that a reader gets one by one; all are in summary.json
+MAX_BEGIN, MAX_END = 150, 130  # characters of an error: its class first, its cause last
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 VARYING = re.compile(rf"(?i:{UUID})|(?:/[^/\s:'\"]+)+/|\d+")
 
@@ -32,8 +32,8 @@ class Failure:
     def reason(self) -> str:
         """In one line that a terminal may show."""
         line = " ".join(self.error.split()) or "no reason in its row"
-        if len(line) > LONGEST_BEGIN + LONGEST_END:
-            line = f"{line[:LONGEST_BEGIN]} ... {line[-LONGEST_END:]}"
+        if len(line) > MAX_BEGIN + MAX_END:
+            line = f"{line[:MAX_BEGIN]} ... {line[-MAX_END:]}"
         return printable(line) + (" (and alike)" if self.varies else "")
 
 
@@ -64,9 +64,9 @@ def failure_findings(who: str, failures: list[Failure] | tuple[Failure, ...]) ->
         Finding(
             f"{who}: {counted(len(one.pictures), 'picture')} failed ({one.reason})", one.pictures
         )
-        for one in failures[:MOST_REASONS]
+        for one in failures[:MAX_REASONS]
     ]
-    if others := failures[MOST_REASONS:]:
+    if others := failures[MAX_REASONS:]:
         names = list(dict.fromkeys(name for one in others for name in one.pictures))
         text = f"{who}: {counted(len(names), 'picture')} failed for {len(others)} other reasons"
         found.append(Finding(text, names, "each is in its row"))

@@ -13,7 +13,7 @@ from lambda_function.metrics_log import RowId, append_rows, put_row
 from metrics.collect import cloud_rows
 from metrics.collect.cloud_rows import wait_for_rows
 from metrics.collect.dead_letters import (
-    failure_settler,
+    failure_queue_drainer,
     receive,
     rows_of_failures,
     rows_of_vanished,
@@ -240,9 +240,9 @@ def test_a_picture_that_is_deleted_before_it_is_read_ends_the_wait_with_a_row(mo
         )
         assert "FunctionError" not in answer
         assert json.loads(answer["Payload"].read())["gone"] == 1
-        settler = failure_settler(cloud, function, s3, buckets)
+        settler = failure_queue_drainer(cloud, function, s3, buckets)
         expected = {RowId("gone", 1, "a.jpg")}
-        (row,) = wait_for_rows(s3, buckets.output, expected, 60, settle_failures=settler)
+        (row,) = wait_for_rows(s3, buckets.output, expected, 60, drain_failure_queue=settler)
     assert row.error.startswith(f"Gone: s3://{buckets.input}/input/a.jpg was deleted")
 
 
@@ -262,7 +262,7 @@ def test_more_messages_than_one_call_hands_out_are_read(s3, queue):
 
 
 def test_without_a_queue_there_is_nothing_to_settle(embedded):
-    assert failure_settler(embedded, {}, None, Buckets(IN, OUT)) is None
+    assert failure_queue_drainer(embedded, {}, None, Buckets(IN, OUT)) is None
 
 
 def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypatch):
@@ -279,9 +279,9 @@ def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypat
             Body=jpeg(),
             Metadata={"run-id": "failing", "round": "1"},
         )
-        settler = failure_settler(cloud, function, s3, buckets)
+        settler = failure_queue_drainer(cloud, function, s3, buckets)
         expected = {RowId("failing", 1, "a.jpg")}
-        (row,) = wait_for_rows(s3, buckets.output, expected, 60, settle_failures=settler)
+        (row,) = wait_for_rows(s3, buckets.output, expected, 60, drain_failure_queue=settler)
     assert row.status == "error"
     assert row.error.startswith("LambdaFailure: RetriesExhausted after 3 tries: ")
     assert "AccessDenied" in row.error  # its role allows no other bucket

@@ -213,7 +213,7 @@ def test_a_foreign_object_whose_key_is_no_plain_path_gets_no_output_and_no_row(s
 
 def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(s3, invoke, monkeypatch):
     picture = jpeg()
-    monkeypatch.setattr(handler, "MOST_BYTES", len(picture) - 1)
+    monkeypatch.setattr(handler, "MAX_BYTES", len(picture) - 1)
     assert invoke({"input/a.jpg": picture})["error"] == 1
     (row,) = rows_in(s3)
     assert (row.orig_size, row.error) == (len(picture), measure_transform(None).error)

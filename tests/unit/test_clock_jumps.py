@@ -17,7 +17,7 @@ from test_rows import frame, on_prem_row
 
 from lambda_function.metrics_log import MetricRow
 from metrics.analysis import clock_jumps, run_record
-from metrics.analysis.comparison import ARMS_OF_AA, Comparison, compare
+from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
 from metrics.analysis.rounds import split_passes
 from metrics.analysis.run_record import RunRecord, record_of
 from metrics.common import machine
@@ -199,9 +199,9 @@ def test_of_passes_that_are_compared_with_each_other_the_arm_and_round_are_found
     split = split_passes(rows.assign(of_pass=rows["round"]))
     step = {"step": "on-prem", "round": number, "start": BEGIN.isoformat()}
     step["end"] = (BEGIN - timedelta(hours=1)).isoformat()
-    spans = {arm.name: pd.Series(dtype=float) for arm in ARMS_OF_AA}
+    spans = {arm.name: pd.Series(dtype=float) for arm in ARMS_OF_SELF_CHECK}
     (jump,) = clock_jumps.clock_jumps({"steps": [step]}, spans, is_aa=True)
-    part = split[[arm.name for arm in ARMS_OF_AA].index(jump.arm)]
+    part = split[[arm.name for arm in ARMS_OF_SELF_CHECK].index(jump.arm)]
     assert list(part.loc[part["round"] == jump.round, "of_pass"]) == [number]
 
 

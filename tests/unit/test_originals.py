@@ -31,7 +31,7 @@ TAKERS = {
     "pipeline": ("master_pipeline.py",),
     "dry run": ("master_pipeline.py", "--dry-run"),
     "resume": ("master_pipeline.py", "--resume"),
-    "A/A, not cleaned": ("master_pipeline.py", "--aa", "--no-clean"),
+    "A/A, not cleaned": ("master_pipeline.py", "--self-check", "--no-clean"),
     "on-prem": ("onprem_images/local_image_proc.py",),
     "upload": ("upload_images_s3.py",),
     "upload, dry run": ("upload_images_s3.py", "--dry-run"),
@@ -301,7 +301,7 @@ def test_a_bundle_replaces_nothing_but_a_bundle(checkout, run_script_in, photos,
         target.symlink_to(tmp_path / "nowhere")
     else:
         target.mkdir()
-    flags = ("--images", str(photos), "--bundle", str(target), "--aa", "--dry-run")
+    flags = ("--images", str(photos), "--bundle", str(target), "--self-check", "--dry-run")
     assert is_refused(run_script_in("master_pipeline.py", *flags), "--bundle", "cat.jpg")
     done = run_script_in(
         "compare_cloud_onprem_metrics.py", "--no-download", "--bundle", str(target)
@@ -310,7 +310,7 @@ def test_a_bundle_replaces_nothing_but_a_bundle(checkout, run_script_in, photos,
 
 
 def test_a_bundle_is_replaced_by_the_next_one(checkout, run_script_in, photos, tmp_path):
-    bundle, flags = tmp_path / "run.zip", ("--aa", "--rounds", "1")
+    bundle, flags = tmp_path / "run.zip", ("--self-check", "--rounds", "1")
     bundle.touch()  # as mktemp does it
     for run_id in ("one", "two"):
         done = run_script_in(
@@ -320,7 +320,7 @@ def test_a_bundle_is_replaced_by_the_next_one(checkout, run_script_in, photos, t
         assert done.returncode == 0, done.stderr
         assert run_of_bundle(bundle) == run_id
     elsewhere = tmp_path / "elsewhere"
-    compare = ("compare_cloud_onprem_metrics.py", "--from", str(bundle), "--output")
+    compare = ("compare_cloud_onprem_metrics.py", "--from-bundle", str(bundle), "--output")
     for _ in range(2):  # results of this project are replaced
         assert run_script_in(*compare, str(elsewhere)).returncode == 0
     foreign = write(tmp_path / "foreign", "charts/avg_time.png")

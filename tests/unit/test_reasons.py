@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.common.reasons import MOST_REASONS, Failure, failure_findings, failures_by_reason
+from metrics.common.reasons import MAX_REASONS, Failure, failure_findings, failures_by_reason
 
 IDS = ("8f14e45f-ceea-467f-a9c1-2b1f3a4d5e6f", "0cc175b9-c0f1-4a2b-8c3d-9e8f7a6b5c4d")
 ALIKE = {
@@ -69,7 +69,7 @@ def test_no_picture_and_no_row_is_lost_among_reasons_and_findings(failed):
     assert {key for one in found for key in one.pictures} == pictures
     findings = failure_findings("on-prem", found)
     assert {key for one in findings for key in one.names} == pictures
-    assert len(findings) <= MOST_REASONS + 1
+    assert len(findings) <= MAX_REASONS + 1
 
 
 def test_a_finding_says_who_how_many_why_and_which():
@@ -81,6 +81,6 @@ def test_a_finding_says_who_how_many_why_and_which():
 
 
 def test_beyond_the_commonest_reasons_the_others_are_one_line():
-    failures = [Failure("x" * n, False, 1, [f"{n}.jpg"]) for n in range(1, MOST_REASONS + 4)]
+    failures = [Failure("x" * n, False, 1, [f"{n}.jpg"]) for n in range(1, MAX_REASONS + 4)]
     *_, rest = failure_findings("on-prem", failures)
     assert rest.text == "on-prem: 3 pictures failed for 3 other reasons"

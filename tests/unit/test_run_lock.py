@@ -270,7 +270,7 @@ def test_beside_a_run_every_script_that_works_here_is_refused_and_both_stay_whol
 
 
 def test_of_two_runs_started_at_once_one_is_whole_and_one_is_refused(checkout, pictures):
-    commands = [["--run-id", name, "--aa", "--rounds", "1"] for name in ("one", "two")]
+    commands = [["--run-id", name, "--self-check", "--rounds", "1"] for name in ("one", "two")]
     runs = [started(checkout, *command) for command in commands]
     errors = [run.communicate(timeout=2 * LIMIT_S)[1] for run in runs]
     codes = [run.returncode for run in runs]
@@ -299,7 +299,7 @@ def test_after_a_kill_the_next_run_starts_at_once_although_workers_may_live(
     process.wait()
     try:
         assert (checkout / LOCK).exists()
-        done = run_script_in("master_pipeline.py", "--aa", "--run-id", "next")
+        done = run_script_in("master_pipeline.py", "--self-check", "--run-id", "next")
         assert done.returncode == 0, done.stderr
         summary = json.loads((checkout / "metrics/summary.json").read_text())
         assert summary["run_id"] == "next"
@@ -311,11 +311,11 @@ def test_after_a_kill_the_next_run_starts_at_once_although_workers_may_live(
 
 
 def test_results_elsewhere_from_a_bundle_need_no_lock(checkout, pictures, run_script_in, tmp_path):
-    flags = ("--aa", "--rounds", "1", "--bundle", str(tmp_path / "run.zip"))
+    flags = ("--self-check", "--rounds", "1", "--bundle", str(tmp_path / "run.zip"))
     assert run_script_in("master_pipeline.py", *flags).returncode == 0
     with (checkout / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        judge = ("compare_cloud_onprem_metrics.py", "--from", str(tmp_path / "run.zip"))
+        judge = ("compare_cloud_onprem_metrics.py", "--from-bundle", str(tmp_path / "run.zip"))
         done = run_script_in(*judge, "--output", str(tmp_path / "elsewhere"))
         assert done.returncode == 0, done.stderr
         done = run_script_in(*judge)
