@@ -45,8 +45,8 @@ def fire_canary(s3, buckets: Buckets) -> float:
             time.sleep(POLL_S)
         raise UserError(
             f"no output of the smoke test s3://{buckets.input}/{key} after {LIMIT_S} s: the bucket "
-            "did not tell the function, or the function failed; see its log group, then run the same "
-            "command again"
+            "did not tell the function, or the function failed; see its log group, then run the "
+            "same command again"
         )
     finally:
         delete_objects(s3, buckets.input, [key])

@@ -27,7 +27,9 @@ from metrics.common.originals import check_apart, check_target
 from metrics.common.paths import SWEEP, shown, whole_file
 
 # 1  2026-11: first version
-FORMAT = 1
+# 2  2026-11-25: columns, keys and choices have the field's usual names; copies of a picture count as
+#    one sample, so that other statistics follow from the same rows
+FORMAT = 2
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same run gives the same bundle
 MAX_MEMBER = 2**32  # bytes, unpacked: a zip that claims more was made to do harm
 OUTPUTS = "outputs/"
@@ -118,8 +120,11 @@ def unpack(bundle: Path, folder: Path) -> tuple[RunFiles, bytes]:
     try:
         with zipfile.ZipFile(bundle) as archive:
             content = json.loads(_member(archive, "bundle.json"))
-            if content.pop("format") != FORMAT:
-                raise UserError(f"{shown(bundle)} was packed by another version of this program")
+            if (packed := content.pop("format")) != FORMAT:
+                raise UserError(
+                    f"{shown(bundle)} is a bundle of format {packed}, and this program reads format "
+                    f"{FORMAT}; use the version that packed it (the git_commit in its run.json)"
+                )
             content["assumptions"] = checked(content.get("assumptions", {}))  # older have none
             choices = _checked(Choices(**content))
             names = set(archive.namelist())

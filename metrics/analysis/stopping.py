@@ -74,7 +74,7 @@ def plan_lines(pilot: RatioEstimate, wanted: float) -> list[str]:
 
 
 def rounds_needed(pilot: RatioEstimate, wanted: float) -> int | None:
-    """The fewest rounds, 2 at least, that find such a difference; None beyond MAX_PLANNED_ROUNDS."""
+    """The fewest rounds, 2 at least, that find such a difference; None if none is enough."""
     for rounds in range(2, MAX_PLANNED_ROUNDS + 1):
         if pilot.with_rounds(rounds).detectable_difference <= wanted:
             return rounds

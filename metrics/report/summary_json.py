@@ -20,7 +20,8 @@ from metrics.common.findings import Finding
 from metrics.report.verdict import verdict_per_picture, verdict_whole_job
 
 # 1  2026-11: first version
-FORMAT = 1
+# 2  2026-11-25: the field's usual names; `pictures` are different ones; failures by reason
+FORMAT = 2
 SIGNIFICANT_DIGITS = 9
 
 
