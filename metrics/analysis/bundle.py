@@ -27,8 +27,8 @@ from metrics.common.originals import check_apart, check_target
 from metrics.common.paths import SWEEP, shown, whole_file
 
 # 1  2026-11: first version
-# 2  2026-11-25: columns, keys and choices have the field's usual names; copies of a picture count as
-#    one sample, so that other statistics follow from the same rows
+# 2  2026-11-25: columns, keys and choices have the field's usual names; copies of a picture count
+#    as one sample, so that other statistics follow from the same rows
 FORMAT = 2
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same run gives the same bundle
 MAX_MEMBER = 2**32  # bytes, unpacked: a zip that claims more was made to do harm
@@ -122,8 +122,8 @@ def unpack(bundle: Path, folder: Path) -> tuple[RunFiles, bytes]:
             content = json.loads(_member(archive, "bundle.json"))
             if (packed := content.pop("format")) != FORMAT:
                 raise UserError(
-                    f"{shown(bundle)} is a bundle of format {packed}, and this program reads format "
-                    f"{FORMAT}; use the version that packed it (the git_commit in its run.json)"
+                    f"{shown(bundle)} is a bundle of format {packed}, and this program reads "
+                    f"format {FORMAT}; use the version that packed it (the git_commit in its run.json)"
                 )
             content["assumptions"] = checked(content.get("assumptions", {}))  # older have none
             choices = _checked(Choices(**content))

@@ -36,8 +36,8 @@ def verdict_per_picture(comparison: Comparison) -> str:
         return (
             f"cannot tell which is faster per picture: {crowded} had the processor for less than "
             f"{MIN_CPU_UTILISATION:.0%} of the time, and processor time does not show the "
-            f"difference (ratio of processor times {_interval(comparison.per_picture_cpu)}; of wall "
-            f"times {_interval(estimate)}{basis})"
+            f"difference (ratio of processor times {_interval(comparison.per_picture_cpu)}; of "
+            f"wall times {_interval(estimate)}{basis})"
         )
     winner, turned = _winner(comparison, estimate)
     return f"{winner} is {turned[0]}x faster per picture ({_ci(turned)}{basis})"
