@@ -163,8 +163,10 @@ def test_a_list_of_outputs_never_deletes_a_file_outside_of_the_folder(
     write_pictures(inside, {"mine.jpg": b"mine"})
     write_pictures(tmp_path, {"precious.jpg": b"mine"})
     names = [str(tmp_path / "precious.jpg"), "../../../precious.jpg"]
-    write_pictures(checkout / "onprem_images/metrics", {"outputs.json": json.dumps(names).encode()})
-    run_script_in(SCRIPT, "--workers", "1")
+    lines = [json.dumps([name, hashlib.sha256(b"mine").hexdigest()]) + "\n" for name in names]
+    record = {"outputs.jsonl": "".join(lines).encode()}
+    write_pictures(checkout / "onprem_images/metrics", record)
+    assert run_script_in(SCRIPT, "--workers", "1").returncode == 0
     assert (tmp_path / "precious.jpg").read_bytes() == b"mine"
 
 
