@@ -1,0 +1,412 @@
+"""What AWS Lambda would show for these pictures: a forecast, never a measurement.
+
+It starts from each picture's processor time on this machine, and goes on with the facts of a
+profile (aws_profile.toml): how much slower a Lambda vCPU is (calibration.py), S3, events, cold
+starts, scaling, prices (cost.py). forecast_model.py has the formulas, forecast_worlds.py what is
+uncertain about them. All is computed in WORLDS simulated worlds; an interval is what 95% of them
+say, a value is their median.
+
+A picture on Lambda: its event arrives, its environment starts when it is a new one, then GET,
+transform and PUT. A job ends with its last PUT. Pictures that are in S3 already all have their
+event at once; those from here have it when their upload has ended.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from metrics.analysis import forecast_model as model
+from metrics.analysis.aws_profile import Profile
+from metrics.analysis.calibration import Calibration
+from metrics.analysis.forecast_inputs import OnPremJob, Pictures, Settings
+from metrics.analysis.forecast_notes import notes_of
+from metrics.analysis.forecast_worlds import (
+    PARTS,
+    SAMPLE,
+    WORLDS,
+    Worlds,
+    draw_worlds,
+    spreads_of,
+)
+from metrics.analysis.interval import CONFIDENCE
+
+SEED = 20251125
+IN_S3, FROM_HERE = "in S3 already", "from here"
+NUMBERS = np.unique(np.geomspace(1, 1e6, 25).round())  # of pictures, for the curves
+MEMORY_SIZES = (512, 768, 1024, 1280, 1536, 1769, 2048, 3008)  # MB; the template allows no less
+ALWAYS, NEVER, FROM, UNSURE = "always", "never", "from", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median and the ends of the 95% prediction interval: numbers, or arrays of them."""
+
+    value: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The number of pictures from which on AWS is done first; inf where it never is, up to the
+    largest of NUMBERS. `kind` says what can be relied on."""
+
+    kind: str
+    pictures: Interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Whole-job seconds by number of pictures; AWS's by case."""
+
+    pictures: np.ndarray
+    on_prem: Interval | None
+    aws: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class MemoryPoint:
+    """One memory size: a picture's time in the function, this set's whole job with pictures in S3
+    already, and cost of the work."""
+
+    memory_mb: int
+    handler_ms: Interval
+    job_s: Interval
+    cost_usd: Interval
+
+
+@dataclass(frozen=True)
+class MemoryChoice:
+    """`fastest` is the least size whose time in the function is within 2% of the shortest;
+    `balanced` has the least product of that time and the cost."""
+
+    points: tuple[MemoryPoint, ...]
+    fastest: int
+    cheapest: int
+    balanced: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`is_published`: from published facts, not from a run of one's own. By case (IN_S3, and with
+    an uplink FROM_HERE): `job_s` of this set, `cost_usd` of the work, and `crossings`, which need
+    to know the job on this machine. `stages_ms`: one picture's. `shares`: of the uncertainty of
+    the logarithm of handler_ms and of job_s (by case), by part."""
+
+    profile_name: str
+    profile_date: str
+    is_published: bool
+    settings: Settings
+    pictures: int
+    transform_ms: Interval
+    handler_ms: Interval
+    stages_ms: dict[str, Interval]
+    job_s: dict[str, Interval]
+    on_prem_s: Interval | None
+    cost_usd: dict[str, Interval]
+    cost_parts_usd: dict[str, dict[str, Interval]]
+    curve: Curve
+    crossings: dict[str, Crossing]
+    memory: MemoryChoice
+    shares: dict[str, dict[str, float]]
+    notes: tuple[str, ...]
+
+
+def forecast(
+    profile: Profile,
+    calibration: Calibration,
+    pictures: Pictures,
+    on_prem: OnPremJob | None = None,
+    settings: Settings | None = None,
+    seed: int = SEED,
+    worlds: int = WORLDS,
+) -> Forecast:
+    """Deterministic: the same inputs and seed give the same numbers."""
+    settings = settings or Settings()
+    spreads = spreads_of(profile, calibration, pictures, on_prem, settings)
+    drawn = draw_worlds(spreads, len(pictures), seed, worlds)
+    function = Function(profile, calibration, pictures, settings, drawn)
+    n, cases = len(pictures), cases_of(settings)
+    costs = {case: function.usd_by_part(n, case) for case in cases}
+    curve, crossings = curve_of(function, on_prem, cases)
+    return Forecast(
+        profile_name=profile.about.name,
+        profile_date=profile.about.date,
+        is_published=profile.is_published,
+        settings=settings,
+        pictures=n,
+        transform_ms=interval_of(function.mean_ms(function.transform_ms)),
+        handler_ms=interval_of(function.mean_ms(function.handler_ms)),
+        stages_ms={name: interval_of(one) for name, one in function.stages_ms().items()},
+        job_s={case: interval_of(function.job_s(n, case)) for case in cases},
+        on_prem_s=interval_of(on_prem_s(on_prem, drawn, n)) if on_prem else None,
+        cost_usd={case: interval_of(sum(parts.values())) for case, parts in costs.items()},
+        cost_parts_usd={
+            case: {name: interval_of(one) for name, one in parts.items()}
+            for case, parts in costs.items()
+        },
+        curve=curve,
+        crossings=crossings,
+        memory=memory_choice(function),
+        shares=shares_of(function, cases),
+        notes=tuple(notes_of(profile, calibration, pictures, settings)),
+    )
+
+
+def cases_of(settings: Settings) -> tuple[str, ...]:
+    return (IN_S3,) if settings.uplink_mbit_s is None else (IN_S3, FROM_HERE)
+
+
+def interval_of(values: np.ndarray) -> Interval:
+    """Over worlds, along the first axis."""
+    tail = (1 - CONFIDENCE) / 2
+    low, value, high = np.quantile(values, (tail, 0.5, 1 - tail), axis=0, method="nearest")
+    if values.ndim == 1:
+        low, value, high = float(low), float(value), float(high)
+    return Interval(value, low, high)
+
+
+@dataclass(frozen=True)
+class Function:
+    """The job on Lambda in all worlds: arrays of worlds x SAMPLE pictures, or of worlds."""
+
+    profile: Profile
+    calibration: Calibration
+    pictures: Pictures
+    settings: Settings
+    worlds: Worlds
+
+    def _noisy(self, name: str, fact: str) -> np.ndarray:
+        return np.exp(self.profile.facts[fact].each_log_sd * self.worlds.noise[name])
+
+    @cached_property
+    def transform_ms(self) -> np.ndarray:
+        w, arch = self.worlds, self.settings.architecture
+        ratio = model.ratio_to_lambda(self.profile, self.calibration.kernel_ms, arch)
+        factor = ratio * w["local step"] * w["kernel"] * w["moment"]
+        factor = factor / (w["picture factor"] * w["calibration"])
+        full_ms = self.pictures.cpu_ms[w.picks] * factor
+        full_ms = full_ms * self._noisy("transform", f"kernel_ms_{arch}")
+        memory = self.settings.memory_mb
+        took = model.transform_ms(self.profile, full_ms, memory, w["escape"], w.noise["wait"])
+        return took * w["memory rule"]
+
+    @cached_property
+    def fetch_ms(self) -> np.ndarray:
+        size, memory = self.pictures.orig_size[self.worlds.picks], self.settings.memory_mb
+        took = model.fetch_ms(self.profile, size, memory) * self.worlds["fetch"]
+        return took * self._noisy("fetch", "fetch_net_ms")
+
+    @cached_property
+    def store_ms(self) -> np.ndarray:
+        size, memory = self.pictures.new_size[self.worlds.picks], self.settings.memory_mb
+        took = model.store_ms(self.profile, size, memory) * self.worlds["store"]
+        return took * self._noisy("store", "store_net_ms")
+
+    @cached_property
+    def handler_ms(self) -> np.ndarray:
+        """Of a picture in a warm environment."""
+        return self.fetch_ms + self.transform_ms + self.store_ms
+
+    @cached_property
+    def init_ms(self) -> np.ndarray:
+        arch = self.settings.architecture
+        took = model.init_ms(self.profile, arch) * self.worlds["init"]
+        return took * self._noisy("init", f"init_ms_{arch}")
+
+    @cached_property
+    def first_call_ms(self) -> np.ndarray:
+        return (
+            model.first_call_ms(self.profile, self.settings.memory_mb) * self.worlds["first call"]
+        )
+
+    @cached_property
+    def event_ms(self) -> np.ndarray:
+        return self.profile["event_ms"] * self.worlds["event"] * self._noisy("event", "event_ms")
+
+    def mean_ms(self, values: np.ndarray) -> np.ndarray:
+        """Of this set's pictures, each once, in each world."""
+        return values[:, : min(len(self.pictures), SAMPLE)].mean(axis=1)
+
+    def stages_ms(self) -> dict[str, np.ndarray]:
+        return {
+            "event": self.mean_ms(self.event_ms),
+            "cold start": self.mean_ms(self.init_ms + self.first_call_ms),
+            "fetch": self.mean_ms(self.fetch_ms),
+            "transform": self.mean_ms(self.transform_ms),
+            "store": self.mean_ms(self.store_ms),
+        }
+
+    # --- the whole job --------------------------------------------------------------------------
+
+    def upload_s(self, n: float) -> np.ndarray:
+        """When the last of so many pictures is in S3, by world."""
+        by_bytes, by_requests = model.upload_s(
+            self.profile,
+            n,
+            float(self.pictures.orig_size.mean()),
+            self.settings.uplink_mbit_s,
+            self.settings.uploads_at_once,
+        )
+        w = self.worlds
+        longest = np.maximum(by_bytes / w["uplink"], by_requests * w["upload request"])
+        return longest[:, 0]
+
+    def environments(self, n: float, case: str) -> np.ndarray:
+        """How many start, by world: as many as there are pictures at once, up to the limit. Events
+        of a stream come in bursts, so a burst's pictures are at once."""
+        most = min(n, self.settings.account_limit)
+        if case == IN_S3:
+            return np.full(len(self.worlds.picks), float(most))
+        processing_s = (
+            self.profile["event_burst_ms"] + (self.handler_ms + self.init_ms).mean(1)
+        ) / 1000
+        return np.clip(n / self.upload_s(n) * processing_s, 1, most)
+
+    def job_s(self, n: float, case: str) -> np.ndarray:
+        """Until the last of n pictures of this mix is stored, by world."""
+        columns = min(int(n), SAMPLE)
+        upload_s = self.upload_s(n) if case == FROM_HERE else np.zeros(len(self.worlds.picks))
+        # The last columns of n pictures: which of them each is, when it is in S3, and whether its
+        # environment is a new one.
+        place = np.arange(n - columns, n)
+        is_cold = place < self.environments(n, case)[:, None] if case == FROM_HERE else True
+        cold_ms = (self.init_ms + self.first_call_ms)[:, :columns] * is_cold
+        took_s = (self.event_ms + self.handler_ms)[:, :columns] + cold_ms
+        took_s /= 1000
+        in_s3_s = upload_s[:, None] * (place + 1) / n
+        last_s = (in_s3_s + took_s).max(axis=1)
+        if case == IN_S3 and n > columns:
+            last_s = np.maximum(last_s, self._slowest_of(n, took_s))
+        return last_s + self._waiting_s(n, upload_s)
+
+    def _slowest_of(self, n: float, took_s: np.ndarray) -> np.ndarray:
+        """Of more pictures than are drawn one by one: a lognormal distribution's, of the same mean
+        and spread."""
+        logs = np.log(took_s)
+        chance = self.worlds.factors["slowest"][:, 0]
+        return np.exp(logs.mean(axis=1) + logs.std(axis=1) * stats.norm.ppf(chance ** (1 / n)))
+
+    def _waiting_s(self, n: float, upload_s: np.ndarray) -> np.ndarray:
+        """For a free environment, where more pictures are at hand than may be done at once."""
+        each_s = self.mean_ms(self.handler_ms) / 1000
+        low, high = self.profile["throttled_low"], self.profile["throttled_high"]
+        throttled = low + (high - low) * self.worlds["throttled"][:, 0]
+        needed_s = model.seconds_for(n * each_s, self.profile, self.settings.account_limit)
+        return throttled * np.maximum(needed_s - each_s - upload_s, 0)
+
+    def usd_by_part(self, n: float, case: str) -> dict[str, np.ndarray]:
+        """Cost of the work for n pictures of this mix, by world."""
+        gb_s = self.settings.memory_mb / 1024 / 1000  # of a ms
+        environments = self.environments(n, case)
+        first_call_ms = environments * self.first_call_ms[:, 0]
+        puts = model.upload_puts(self.pictures.orig_size).mean() * n if case == FROM_HERE else 0
+        return model.usd_by_part(
+            n,
+            puts,
+            gb_s * (n * self.mean_ms(self.handler_ms) + first_call_ms),
+            gb_s * environments * self.init_ms.mean(axis=1),
+            self.settings.architecture,
+        )
+
+    def at_memory(self, memory_mb: int) -> "Function":
+        return replace(self, settings=replace(self.settings, memory_mb=memory_mb))
+
+    def with_fixed(self, part: str) -> "Function":
+        return replace(self, worlds=self.worlds.with_fixed(part))
+
+
+# --- what follows from it -----------------------------------------------------------------------
+
+
+def on_prem_s(on_prem: OnPremJob, worlds: Worlds, n: float) -> np.ndarray:
+    """The whole job on this machine, by world."""
+    work_s = on_prem.seconds(np.array(n, float)) - on_prem.start_s
+    return on_prem.start_s + work_s / worlds["on-prem"][:, 0]
+
+
+def curve_of(
+    function: Function, on_prem: OnPremJob | None, cases: tuple[str, ...]
+) -> tuple[Curve, dict[str, Crossing]]:
+    aws = {case: np.column_stack([function.job_s(n, case) for n in NUMBERS]) for case in cases}
+    intervals = {case: interval_of(values) for case, values in aws.items()}
+    if on_prem is None:
+        return Curve(NUMBERS, None, intervals), {}
+    own = np.column_stack([on_prem_s(on_prem, function.worlds, n) for n in NUMBERS])
+    crossings = {case: crossing_of(own, values) for case, values in aws.items()}
+    return Curve(NUMBERS, interval_of(own), intervals), crossings
+
+
+def crossing_of(on_prem: np.ndarray, aws: np.ndarray) -> Crossing:
+    """From seconds by world and number: the first number from which on AWS stays ahead, between
+    two of NUMBERS on a straight line in logarithms."""
+    lead = np.log(on_prem) - np.log(aws)
+    behind = lead <= 0
+    last = np.where(behind.any(axis=1), lead.shape[1] - 1 - behind[:, ::-1].argmax(axis=1), -1)
+    at, logs, rows = np.clip(last, 0, lead.shape[1] - 2), np.log(NUMBERS), np.arange(len(lead))
+    before, after = lead[rows, at], lead[rows, at + 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.clip(before / (before - after), 0, 1)
+    pictures = np.exp(logs[at] + part * (logs[at + 1] - logs[at]))
+    pictures[last < 0] = NUMBERS[0]
+    pictures[last == lead.shape[1] - 1] = np.inf
+    found = interval_of(pictures)
+    return Crossing(_kind(found), found)
+
+
+def _kind(pictures: Interval) -> str:
+    if pictures.high <= NUMBERS[0]:
+        return ALWAYS
+    if pictures.low == np.inf:
+        return NEVER
+    if pictures.low <= NUMBERS[0] and pictures.high == np.inf:
+        return UNSURE
+    return FROM
+
+
+def memory_choice(function: Function) -> MemoryChoice:
+    """Among MEMORY_SIZES and the one in use, for this set with pictures in S3 already."""
+    sizes = sorted({*MEMORY_SIZES, function.settings.memory_mb})
+    points = tuple(_memory_point(function.at_memory(size)) for size in sizes)
+    ms = {point.memory_mb: point.handler_ms.value for point in points}
+    usd = {point.memory_mb: point.cost_usd.value for point in points}
+    product = {size: ms[size] * usd[size] for size in sizes}
+    return MemoryChoice(
+        points=points,
+        fastest=next(size for size in sizes if ms[size] <= 1.02 * min(ms.values())),
+        cheapest=min(usd, key=usd.get),
+        balanced=min(product, key=product.get),
+    )
+
+
+def _memory_point(function: Function) -> MemoryPoint:
+    n = len(function.pictures)
+    return MemoryPoint(
+        function.settings.memory_mb,
+        interval_of(function.mean_ms(function.handler_ms)),
+        interval_of(function.job_s(n, IN_S3)),
+        interval_of(sum(function.usd_by_part(n, IN_S3).values())),
+    )
+
+
+def shares_of(function: Function, cases: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """By how much the variance of the logarithm falls when one part is held fixed, made to add up
+    to 1: what to measure next is the part with the largest share."""
+
+    def variances(one: Function) -> dict[str, float]:
+        n = len(one.pictures)
+        found = {"handler_ms": one.mean_ms(one.handler_ms)}
+        found |= {case: one.job_s(n, case) for case in cases}
+        return {name: float(np.log(values).var()) for name, values in found.items()}
+
+    whole = variances(function)
+    fixed = {part: variances(function.with_fixed(part)) for part in PARTS}
+    falls = {
+        name: {part: max(whole[name] - fixed[part][name], 0.0) for part in PARTS} for name in whole
+    }
+    return {
+        name: {part: fall / (sum(by_part.values()) or 1.0) for part, fall in by_part.items()}
+        for name, by_part in falls.items()
+    }
