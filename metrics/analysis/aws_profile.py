@@ -34,6 +34,7 @@ UNITS = {
     "small_task_waits_share": "share",
     "small_task_wait_low_ms": "ms",
     "small_task_wait_high_ms": "ms",
+    "s3_by_memory": "ratio",
     "fetch_net_ms": "ms",
     "fetch_cpu_ms": "ms",
     "fetch_ms_per_mb": "ms/MB",
@@ -55,6 +56,7 @@ UNITS = {
     "upload_request_ms": "ms",
     "uplink": "ratio",
 }
+OPTIONAL_UNITS = {"local_step_own": "ratio"}  # of the job that an own profile was made with
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,15 @@ class Profile:
     def __getitem__(self, name: str) -> float:
         return self.facts[name].value
 
+    def was_measured_with(self, memory_mb: float) -> bool:
+        low, high = self.about.memory_mb
+        return low <= memory_mb <= high
+
+    def is_of(self, machine: str, transform: str) -> bool:
+        """Whether it was made beside that machine, with that job."""
+        own = self.about
+        return not self.is_published and (own.machine, own.transform) == (machine, transform)
+
 
 def load_profile(path: Path = PUBLISHED) -> Profile:
     """Raises UserError that names file and key of what is wrong."""
@@ -114,10 +125,10 @@ def load_profile(path: Path = PUBLISHED) -> Profile:
     _check_keys(content, {"about", "facts"}, set(), name, "")
     about = _filled(About, content["about"], name, "about")
     _check_about(about, name)
-    _check_keys(content["facts"], set(UNITS), set(), name, "facts")
+    _check_keys(content["facts"], set(UNITS), set(OPTIONAL_UNITS), name, "facts")
     facts = {key: _filled(Fact, one, name, f"facts.{key}") for key, one in content["facts"].items()}
     for key, fact in facts.items():
-        _check_fact(fact, UNITS[key], name, f"facts.{key}")
+        _check_fact(fact, (UNITS | OPTIONAL_UNITS)[key], name, f"facts.{key}")
     return Profile(about, facts)
 
 

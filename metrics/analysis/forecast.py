@@ -91,12 +91,14 @@ class MemoryChoice:
 @dataclass(frozen=True)
 class Forecast:
     """`is_published`: from published facts, not from a run of one's own. By case (IN_S3, and with
-    an uplink FROM_HERE): `job_s` of this set, `cost_usd` of the work, and `crossings`, which need
+    an uplink FROM_HERE): `job_s` of this set, `cost_usd` of the work, `million_usd` for a million
+    pictures of this mix in one job, and `crossings`, which need
     to know the job on this machine. `stages_ms`: one picture's. `shares`: of the uncertainty of
     the logarithm of handler_ms and of job_s (by case), by part."""
 
     profile_name: str
     profile_date: str
+    profile_region: str
     is_published: bool
     settings: Settings
     pictures: int
@@ -107,6 +109,7 @@ class Forecast:
     on_prem_s: Interval | None
     cost_usd: dict[str, Interval]
     cost_parts_usd: dict[str, dict[str, Interval]]
+    million_usd: dict[str, Interval]
     curve: Curve
     crossings: dict[str, Crossing]
     memory: MemoryChoice
@@ -134,6 +137,7 @@ def forecast(
     return Forecast(
         profile_name=profile.about.name,
         profile_date=profile.about.date,
+        profile_region=profile.about.region,
         is_published=profile.is_published,
         settings=settings,
         pictures=n,
@@ -146,6 +150,9 @@ def forecast(
         cost_parts_usd={
             case: {name: interval_of(one) for name, one in parts.items()}
             for case, parts in costs.items()
+        },
+        million_usd={
+            case: interval_of(sum(function.usd_by_part(1e6, case).values())) for case in cases
         },
         curve=curve,
         crossings=crossings,
@@ -197,12 +204,14 @@ class Function:
     def fetch_ms(self) -> np.ndarray:
         size, memory = self.pictures.orig_size[self.worlds.picks], self.settings.memory_mb
         took = model.fetch_ms(self.profile, size, memory) * self.worlds["fetch"]
+        took = took * self.worlds["s3 by memory"]
         return took * self._noisy("fetch", "fetch_net_ms")
 
     @cached_property
     def store_ms(self) -> np.ndarray:
         size, memory = self.pictures.new_size[self.worlds.picks], self.settings.memory_mb
         took = model.store_ms(self.profile, size, memory) * self.worlds["store"]
+        took = took * self.worlds["s3 by memory"]
         return took * self._noisy("store", "store_net_ms")
 
     @cached_property

@@ -19,12 +19,13 @@ UPLOADS_AT_ONCE = 8  # upload_images_s3.py --workers
 @dataclass(frozen=True)
 class Pictures:
     """One number a picture: processor time of the job on this machine (ms), the input's and the
-    output's bytes, and whether the input is a JPEG."""
+    output's bytes, and whether the input is a JPEG. `transform`: the job's identity."""
 
     cpu_ms: np.ndarray
     orig_size: np.ndarray
     new_size: np.ndarray
     is_jpeg: np.ndarray
+    transform: str = ""
 
     def __len__(self) -> int:
         return len(self.cpu_ms)
@@ -79,7 +80,8 @@ def pictures_of(rows: pd.DataFrame) -> Pictures | str:
         cpu_ms=("cpu_ms", "min"), orig_size=("orig_size", "max"), new_size=("new_size", "max")
     )
     is_jpeg = one.index.str.lower().str.endswith(JPEG_SUFFIXES)
-    return Pictures(*(one[name].to_numpy(float) for name in one), np.asarray(is_jpeg, bool))
+    numbers = (one[name].to_numpy(float) for name in one)
+    return Pictures(*numbers, np.asarray(is_jpeg, bool), str(done["transform"].iloc[0]))
 
 
 def on_prem_of(

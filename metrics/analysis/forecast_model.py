@@ -1,9 +1,9 @@
-"""The formulas of a forecast: pure functions of numbers and numpy arrays, times in ms or s as named.
+"""The formulas of a forecast: pure functions of numbers and numpy arrays.
 
 Vocabulary
     ratio     Lambda's time for a piece of work with a full vCPU, by this machine's processor time
     quota     a function of less than 1,769 MB has the processor for a part of the time only
-    capacity  picture-seconds that the environments can have done, some seconds after the first event
+    work      picture-seconds: what environments have to do, or can have done
 """
 
 import numpy as np

@@ -31,11 +31,12 @@ def notes_of(
 
 
 def _beyond_the_profile(profile: Profile, pictures: Pictures, settings: Settings) -> Iterator[str]:
-    low, high = profile.about.memory_mb
-    if not low <= settings.memory_mb <= high:
+    if not profile.was_measured_with(settings.memory_mb):
+        ends = _range(*profile.about.memory_mb, "MB")
+        rule = "" if profile.is_published else ", by the published rule"
         yield (
             f"{settings.memory_mb:,} MB of memory is beyond what the profile was measured with "
-            f"({_range(low, high, 'MB')}): the interval does not allow for that"
+            f"({ends}): extrapolated{rule}"
         )
     low, high = profile.about.picture_bytes
     beyond = int(((pictures.orig_size < low) | (pictures.orig_size > high)).sum())
@@ -65,9 +66,11 @@ def _what_was_never_measured(
             f"work of less than {profile['small_task_cpu_ms']:.0f} ms escapes part of the quota "
             f"at {settings.memory_mb:,} MB: the interval is wider"
         )
-    own = profile.about
-    if own.machine and own.machine != calibration.machine:
-        yield f"the profile was made beside another machine ({own.machine}), which adds to the error"
+    if not profile.is_published and not profile.is_of(calibration.machine, pictures.transform):
+        yield (
+            "the profile was made beside another machine, or with another job "
+            f"({profile.about.machine}): the interval is as wide as from published facts"
+        )
 
 
 def _range(low: float, high: float, unit: str) -> str:

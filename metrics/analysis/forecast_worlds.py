@@ -74,20 +74,25 @@ def spreads_of(
 ) -> dict[str, Spread]:
     """All that a world has a value of its own for."""
 
-    def of(part: str, fact: str) -> Spread:
+    def of(part: str, fact: str, counts: bool = True) -> Spread:
         found = profile.facts[fact]
-        return Spread(part, found.log_sd, found.degrees_of_freedom)
+        return Spread(part, found.log_sd if counts else 0.0, found.degrees_of_freedom)
 
     arch = settings.architecture
     here = (on_prem.log_sd, on_prem.degrees_of_freedom) if on_prem else (0.0, math.inf)
+    # An own profile needs no rule for the memory that it was measured with, and what is odd about
+    # the kernel's picture cancels beside the machine that it was made with.
+    by_rule = profile.is_published or not profile.was_measured_with(settings.memory_mb)
+    is_own = profile.is_of(calibration.machine, pictures.transform)
     return {
-        "local step": local_step(profile, pictures),
+        "local step": local_step(profile, pictures, is_own),
         "kernel": of(PROCESSOR, f"kernel_ms_{arch}"),
-        "picture factor": of(PROCESSOR, "kernel_picture_factor"),
+        "picture factor": of(PROCESSOR, "kernel_picture_factor", not is_own),
         "calibration": Spread(PROCESSOR, calibration.log_sd),
-        "memory rule": of(MEMORY, f"memory_rule_{arch}"),
         "moment": of(PROCESSOR, f"moment_{arch}"),
+        "memory rule": of(MEMORY, f"memory_rule_{arch}", by_rule),
         "escape": Spread(MEMORY, None),
+        "s3 by memory": of(S3, "s3_by_memory", by_rule),
         "fetch": of(S3, "fetch_net_ms"),
         "store": of(S3, "store_net_ms"),
         "event": of(EVENT, "event_ms"),
@@ -101,8 +106,11 @@ def spreads_of(
     }
 
 
-def local_step(profile: Profile, pictures: Pictures) -> Spread:
-    """Between a JPEG's and another format's, by their shares of the processor time."""
+def local_step(profile: Profile, pictures: Pictures, is_own: bool) -> Spread:
+    """Of this very job, where it was measured; else between a JPEG's and another format's, by their
+    shares of the processor time."""
+    if is_own and (own := profile.facts.get("local_step_own")):
+        return Spread(PROCESSOR, own.log_sd, own.degrees_of_freedom)
     jpeg, other = (profile.facts[f"local_step_{kind}"] for kind in ("jpeg", "other"))
     share = pictures.jpeg_share
     log_sd = math.sqrt(share * jpeg.log_sd**2 + (1 - share) * other.log_sd**2)
