@@ -41,7 +41,8 @@ def transform_ms(
     factor = quota_factor(profile, memory_mb)
     if factor == 1:
         return full_ms * np.ones_like(escape)
-    smallness = np.clip(1 - full_ms / profile["small_task_cpu_ms"], 0, 1)
+    # Work of up to small_task_cpu_ms may escape all of it, of twice that and more none.
+    smallness = np.clip(2 - full_ms / profile["small_task_cpu_ms"], 0, 1)
     share = profile["small_task_waits_share"]
     low, high = profile["small_task_wait_low_ms"], profile["small_task_wait_high_ms"]
     waits_ms = np.where(wait < share, low + (high - low) * wait / share, 0) * (smallness > 0)
