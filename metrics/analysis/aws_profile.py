@@ -206,7 +206,7 @@ def _lines_of(record: "About | Fact") -> list[str]:
     """TOML's texts, numbers and lists of numbers are JSON's, but for U+007F."""
     values = {one.name: (getattr(record, one.name), one.default) for one in fields(record)}
     return [
-        f"{name} = {json.dumps(value, ensure_ascii=True)}".replace("\x7f", "\\u007f")
+        f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
         for name, (value, default) in values.items()
         if value != default
     ]

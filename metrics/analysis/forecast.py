@@ -197,7 +197,8 @@ class Function:
         full_ms = self.pictures.cpu_ms[w.picks] * factor
         full_ms = full_ms * self._noisy("transform", f"kernel_ms_{arch}")
         memory = self.settings.memory_mb
-        took = model.transform_ms(self.profile, full_ms, memory, w["escape"], w.noise["wait"])
+        small = (w["escape"], w.noise["wait"], w["waiting"])
+        took = model.transform_ms(self.profile, full_ms, memory, *small)
         return took * w["memory rule"]
 
     @cached_property

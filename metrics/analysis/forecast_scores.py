@@ -236,10 +236,10 @@ def small_tasks(profile: Profile, sebs: pd.DataFrame, cebert: pd.DataFrame) -> S
     ]
     rows = pd.concat(parts)
     rng = np.random.default_rng(0)
-    escape, wait = rng.random(DRAWS), rng.random(DRAWS)
+    escape, wait, waiting = rng.random((3, DRAWS))
     rule = np.exp(sebs_compute(sebs)[1] * rng.standard_normal(DRAWS))
     took_ms = [
-        model.transform_ms(profile, full, memory, escape, wait) * rule
+        model.transform_ms(profile, full, memory, escape, wait, waiting) * rule
         for full, memory in zip(rows["full"], rows["memory_mb"], strict=True)
     ]
     return Score(

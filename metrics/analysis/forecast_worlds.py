@@ -92,6 +92,7 @@ def spreads_of(
         "moment": of(PROCESSOR, f"moment_{arch}"),
         "memory rule": of(MEMORY, f"memory_rule_{arch}", by_rule),
         "escape": Spread(MEMORY, None),
+        "waiting": Spread(MEMORY, None),
         "s3 by memory": of(S3, "s3_by_memory", by_rule),
         "fetch": of(S3, "fetch_net_ms"),
         "store": of(S3, "store_net_ms"),

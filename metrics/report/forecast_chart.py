@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from metrics.analysis.break_even import count_text
 from metrics.analysis.forecast import FROM_HERE, IN_S3, Forecast, Interval
-from metrics.analysis.forecast_words import crossing_text, origin, seconds_text
+from metrics.analysis.forecast_words import crossing_text, origin
 from metrics.report.chart_style import (
     COLOURS,
     DPI,
@@ -41,6 +42,7 @@ HOW_TO_READ = (
 def draw_forecast(found: Forecast | str, theme: Theme = LIGHT) -> Figure:
     """How long would the whole job take here and on AWS, by how many pictures it has?"""
     figure = Figure((WIDTH_INCHES, HEIGHT_INCHES), dpi=DPI, facecolor=theme.background)
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     style(axes, theme, grid="both")
     axes.set_xlabel("pictures (number)")
@@ -127,20 +129,6 @@ def _frame(figure: Figure, title: str, subtitle: str, foot: str, theme: Theme) -
     lines = shortened(subtitle, 115)
     figure.text(MARGIN, 1 - 0.365 / height, lines, fontsize=SMALL, color=theme.muted, va="top")
     foot_inches = add_foot(figure, foot, theme) if foot else 0.1
-    figure.subplots_adjust(
-        left=0.115,
-        right=0.94,
-        top=1 - (0.78 + 0.17 * lines.count("\n")) / height,
-        bottom=(foot_inches + 0.55) / height,
-    )
-
-
-def summary_of_axes(found: Forecast) -> str:
-    """The chart in words, for those who cannot see it."""
-    ends = [(case, one) for case, one in found.curve.aws.items()]
-    texts = [
-        f"{LABELS[case]}: {seconds_text(one.value[0])} for one picture, "
-        f"{seconds_text(one.value[-1])} for {count_text(found.curve.pictures[-1])}"
-        for case, one in ends
-    ]
-    return "; ".join(texts)
+    head_inches = 0.56 + 0.17 * lines.count("\n")
+    rect = (0, foot_inches / height, 1, 1 - (foot_inches + head_inches) / height)
+    figure.set_layout_engine("constrained", rect=rect, w_pad=0.2)

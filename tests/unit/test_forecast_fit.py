@@ -1,18 +1,21 @@
 """A profile from a run of one's own: held against a simulated AWS whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from secret_cloud import KERNEL_HERE_MS, SecretCloud
 
-from metrics.analysis.aws_profile import load_profile
+from metrics.analysis.aws_profile import load_profile, profile_to_toml
 from metrics.analysis.calibration import Calibration
 from metrics.analysis.forecast import forecast
 from metrics.analysis.forecast_fit import fit_profile
 from metrics.analysis.forecast_inputs import Pictures, Settings
+from metrics.common.cli import UserError
 
 PUBLISHED = load_profile()
 HERE = Calibration(KERNEL_HERE_MS, 0.02, "a machine")
-SEEDS = range(60)
+SEEDS = range(40)
 SIZES = (512, 1024, 1769, 3008)
 
 
@@ -63,8 +66,83 @@ def test_the_intervals_of_a_fitted_profile_hold_the_truth_in_90_to_99_percent(he
         assert np.concatenate(own).mean() >= 0.90, kind
 
 
-if __name__ == "__main__":
-    for name, values in held_against_truth.__wrapped__().items():
-        print(
-            name, np.median(np.abs(values[:, 0] - 1)), np.median(values[:, 0]), values[:, 1].mean()
-        )
+def one_run(seed: int = 1, **fields):
+    cloud = SecretCloud(seed)
+    pictures = cloud.pictures(16)
+    return cloud, pictures, cloud.run(pictures, **fields)
+
+
+def test_a_fitted_profile_is_written_and_read_as_the_same(tmp_path):
+    _, _, run = one_run()
+    profile = fit_profile(PUBLISHED, HERE, *run)
+    path = tmp_path / "own.toml"
+    path.write_bytes(profile_to_toml(profile))
+    assert load_profile(path) == profile
+
+
+def test_a_fitted_profile_is_far_narrower_than_the_published_one():
+    _, pictures, run = one_run()
+    own = fit_profile(PUBLISHED, HERE, *run)
+    wide, narrow = (
+        forecast(profile, HERE, of(pictures), worlds=400).transform_ms
+        for profile in (PUBLISHED, own)
+    )
+    assert wide.high / wide.low > 4
+    assert narrow.high / narrow.low < 1.4
+
+
+def test_what_the_run_tells_takes_the_published_place_and_names_the_run():
+    cloud, _, run = one_run()
+    profile = fit_profile(PUBLISHED, HERE, *run)
+    facts = profile.facts
+    ratio = facts["kernel_ms_x86_64"].value / (
+        KERNEL_HERE_MS * facts["kernel_picture_factor"].value
+    )
+    assert ratio == pytest.approx(cloud.ratio, rel=0.1)
+    assert facts["event_ms"].value == pytest.approx(cloud.event, rel=0.1)
+    for name in ("kernel_ms_x86_64", "event_ms", "fetch_net_ms", "store_net_ms", "init_ms_x86_64"):
+        assert "--fit-profile" in facts[name].source, name
+        assert facts[name].date == "2026-11-25"
+    for name in ("scaling_start", "memory_rule_x86_64", "kernel_ms_arm64"):
+        assert facts[name] == PUBLISHED.facts[name]
+    assert profile.about.state == "own run"
+    assert profile.about.memory_mb == [1769.0, 1769.0]
+
+
+def test_beside_another_machine_or_for_another_job_it_is_as_wide_as_published():
+    _, pictures, run = one_run()
+    own = fit_profile(PUBLISHED, HERE, *run)
+    elsewhere = Calibration(KERNEL_HERE_MS, 0.02, "another machine")
+    other_job = replace(of(pictures), transform="v9")
+    for here, job in ((elsewhere, of(pictures)), (HERE, other_job)):
+        found = forecast(own, here, job, worlds=400)
+        assert found.transform_ms.high / found.transform_ms.low > 4
+        assert any("another machine, or with another job" in note for note in found.notes)
+    assert not any("another" in note for note in forecast(own, HERE, of(pictures)).notes)
+
+
+def test_other_memory_sizes_than_the_run_s_are_said_to_be_extrapolated():
+    _, pictures, run = one_run()
+    own = fit_profile(PUBLISHED, HERE, *run)
+    notes = forecast(own, HERE, of(pictures), settings=Settings(memory_mb=512), worlds=50).notes
+    assert any("512 MB of memory is beyond" in note for note in notes)
+
+
+def test_what_was_measured_too_seldom_stays_as_published():
+    cloud = SecretCloud(2)
+    on_prem, run = cloud.run(cloud.pictures(16), cold=2)
+    few = replace(run, event_ms=run.event_ms[:3], upload_ms=np.array([]), invocations=None)
+    facts = fit_profile(PUBLISHED, HERE, on_prem, few).facts
+    for name in ("event_ms", "upload_request_ms", "init_ms_x86_64", "first_call_net_ms"):
+        assert facts[name] == PUBLISHED.facts[name], name
+
+
+def test_too_few_pictures_or_several_memory_sizes_are_one_line():
+    cloud = SecretCloud(3)
+    on_prem, run = cloud.run(cloud.pictures(5))
+    with pytest.raises(UserError, match="5 pictures were done in both arms; it takes 8"):
+        fit_profile(PUBLISHED, HERE, on_prem, run)
+    on_prem, run = cloud.run(cloud.pictures(16))
+    run.rows.loc[:9, "memory_mb"] = 512
+    with pytest.raises(UserError, match="2 memory sizes"):
+        fit_profile(PUBLISHED, HERE, on_prem, run)
