@@ -201,7 +201,7 @@ def memory_rule_on_cebert(sebs: pd.DataFrame, cebert: pd.DataFrame, arch: str) -
             Score(
                 f"memory rule, {arch}",
                 "SeBS thumbnailer at 2,048 MB",
-                f"cebert {workload}, each function by its own at 2,048 MB",
+                f"cebert {workload}, from each function's own at 2,048 MB",
                 "2025-11, 12",
                 *with_interval(forecast, log_sd),
                 rows[f"{arch}_ms"].to_numpy(),
@@ -245,7 +245,7 @@ def small_tasks(profile: Profile, sebs: pd.DataFrame, cebert: pd.DataFrame) -> S
     return Score(
         "memory rule, small tasks",
         "SeBS and profile (small_task_*)",
-        "cebert light, each function by its own at 2,048 MB",
+        "cebert light, from each function's own at 2,048 MB",
         "2025-11, 12",
         *np.quantile(took_ms, (0.5, 1 - TWO_SIDED, TWO_SIDED), axis=1),
         rows["measured"].to_numpy(),
@@ -358,8 +358,8 @@ class Invocations:
 def make_client() -> None:
     import boto3
 
-    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
-    boto3.resource("s3", "us-east-1", **keys).Bucket("b").Object("o")
+    none = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
+    boto3.resource("s3", "us-east-1", **none).Bucket("b").Object("o")
 
 
 def _differences(drawn: Invocations, measured: pd.Series, done: dict, data: dict, name: str):
@@ -386,7 +386,7 @@ def _whole(drawn: Invocations, measured: pd.Series, done: dict, data: dict, name
 
 def _local_score(part: str, name: str, forecast: list[np.ndarray], measured: list) -> Score:
     quantiles = np.quantile(np.array(forecast), (0.5, 1 - TWO_SIDED, TWO_SIDED), axis=1)
-    fitted = f"SeBS thumbnailer and this machine; {name}"
+    fitted = f"SeBS and this machine; {name}"
     scored = "aarontburn, JPEG operations, 1,024 MB"
     return Score(part, fitted, scored, "2024-12", *quantiles, np.array(measured, float))
 
