@@ -144,7 +144,7 @@ def test_cost_is_what_a_hand_computes():
 
 
 def test_without_any_spread_a_job_is_event_cold_start_and_slowest_picture():
-    found = of(CERTAIN and some(), CERTAIN, here=SURE)
+    found = of(some(), CERTAIN, here=SURE)
     slowest_cpu, largest = 60.0, 9e5
     ratio = model.ratio_to_lambda(PROFILE, 31.0, "x86_64")
     took_ms = (
@@ -174,8 +174,8 @@ def test_a_new_function_s_interval_is_a_factor_of_2_1_for_jpeg_and_2_4_for_other
 
 
 def test_arm64_is_wider():
-    x86, arm = of().transform_ms, of(architecture="arm64").transform_ms
-    assert arm.high / arm.low > 1.15 * x86.high / x86.low
+    x86, arm = (of(architecture=a, worlds=4000).transform_ms for a in ("x86_64", "arm64"))
+    assert arm.high / arm.low > 1.1 * x86.high / x86.low
 
 
 @pytest.mark.parametrize("cpu_ms", [2.0, 5.0, 15.0, 20.0])
@@ -203,13 +203,13 @@ def test_an_uplink_of_half_the_speed_makes_a_large_job_twice_as_long():
 
 
 def test_a_job_from_here_takes_at_least_as_long_as_its_bytes_on_the_line():
-    found = of(CERTAIN and some(), CERTAIN, here=SURE, uplink_mbit_s=8)
+    found = of(some(), CERTAIN, here=SURE, uplink_mbit_s=8)
     assert found.job_s[FROM_HERE].value > 16 * 6e5 / 1e6  # 1 MB/s
 
 
 def test_a_new_account_s_limit_makes_many_pictures_wait():
     """16 of 128 ms at 10 at once: 2 to 2.5 times what is beyond the first ten."""
-    free, new = (of(CERTAIN and some(1000), CERTAIN, account_limit=n) for n in (1000, 10))
+    free, new = (of(some(1000), CERTAIN, account_limit=n) for n in (1000, 10))
     each_s = free.handler_ms.value / 1000
     waited = new.job_s[IN_S3].value - free.job_s[IN_S3].value
     assert 2.0 <= waited / (1000 / 10 * each_s - each_s) <= 2.5
@@ -234,9 +234,8 @@ def test_memory_choices_are_what_their_names_say():
     assert usd[memory.cheapest] == min(usd.values())
     assert memory.fastest == 1769  # more does not help one thread
     assert ms[memory.fastest] <= 1.02 * min(ms.values())
-    assert min(size * 0 + ms[size] * usd[size] for size in ms) == (
-        ms[memory.balanced] * usd[memory.balanced]
-    )
+    products = {size: ms[size] * usd[size] for size in ms}
+    assert products[memory.balanced] == min(products.values())
     assert 1000 in {p.memory_mb for p in of(memory_mb=1000, worlds=50).memory.points}
 
 
