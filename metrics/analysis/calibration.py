@@ -16,7 +16,7 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 from PIL import Image
@@ -36,6 +36,7 @@ MIN_REPEATS = 3
 REPEAT_LOG_SD = 0.02  # least times of ten undisturbed samples, on an EPYC Milan core, 2026-11-25
 MAX_WALL_BY_CPU = 1.1  # beyond: others had the processor, and its caches, in between
 DISTURBED_LOG_SD = 0.05
+MAX_KERNEL_MS, MAX_LOG_SD = 1e6, 5.0  # beyond, a file holds something else
 MAX_CHANGE = 1.05  # between begin and end: beyond, it is said
 
 
@@ -145,3 +146,19 @@ def _disturbances(samples: Sequence[KernelSample], changed: float) -> list[str]:
     if throttled_ms > 0:
         found.append(f"a quota held the calibration's processors back ({throttled_ms:,.0f} ms)")
     return found
+
+
+def calibration_from(content: object) -> Calibration:
+    """From run.json or a bundle, where it stands as dataclasses.asdict() has it. Raises ValueError
+    for what no calibration gives."""
+    if not isinstance(content, dict) or content.keys() != {one.name for one in fields(Calibration)}:
+        raise ValueError(f"no calibration: {content!r:.100}")
+    kernel_ms, log_sd, machine, warnings = (content[one.name] for one in fields(Calibration))
+    for value, most in ((kernel_ms, MAX_KERNEL_MS), (log_sd, MAX_LOG_SD)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise ValueError(f"no number of a calibration: {value!r:.100}")
+    if not isinstance(warnings, list | tuple):
+        raise ValueError(f"no warnings: {warnings!r:.100}")
+    if not all(isinstance(text, str) for text in (machine, *warnings)):
+        raise ValueError("a text of the calibration is none")
+    return Calibration(float(kernel_ms), float(log_sd), machine, tuple(warnings))

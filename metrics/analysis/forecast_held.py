@@ -35,8 +35,9 @@ def held_against(
     init_ms: np.ndarray,
     usd: float = math.nan,
 ) -> list[HeldPart]:
-    """`rows`: the cloud arm's, of the forecast's memory size. `makespans_s`: of each round, from
-    the first upload on. `usd`: cost of the work, of one round. What is not known is left out."""
+    """`rows`: the cloud arm's, of the forecast's memory size. `makespans_s`: of rounds that began
+    without environments (the first), from the first upload on. `usd`: cost of the work, of one
+    round. What is not known is left out."""
     done = rows[rows["status"] == "ok"]
     warm = done[~done["cold_start"]]
     stages = {name: _mean(warm[f"{name}_ms"]) for name in ("fetch", "store")}

@@ -1,8 +1,9 @@
 """The calibration: its kernel and picture, and what makes it doubtful."""
 
 import io
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from metrics.analysis import calibration
 from metrics.analysis.calibration import (
     PICTURE_SIZE,
     KernelSample,
+    calibration_from,
     calibration_of,
     kernel_picture,
     run_kernel,
@@ -76,3 +78,30 @@ def test_what_disturbs_is_said_and_widens_the_interval(disturbed, warning):
 def test_times_that_spread_within_a_sample_widen_the_interval():
     spread = replace(GOOD, typical_ms=34.1)
     assert calibration_of([spread]).log_sd > math.log(1.1) / 2 > calibration_of([GOOD]).log_sd
+
+
+def test_a_calibration_is_read_back_from_json_as_it_was():
+    found = calibration_of([GOOD, replace(GOOD, wall_by_cpu=2.0)], "a machine")
+    assert calibration_from(json.loads(json.dumps(asdict(found)))) == found
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kernel_ms": 0},
+        {"kernel_ms": "31"},
+        {"kernel_ms": True},
+        {"kernel_ms": math.nan},
+        {"log_sd": 1e9},
+        {"machine": 3},
+        {"warnings": "text"},
+        {"warnings": [3]},
+        {"more": 1},
+    ],
+)
+def test_what_no_calibration_gives_is_refused(wrong):
+    content = asdict(calibration_of([GOOD], "a machine")) | wrong
+    with pytest.raises(ValueError, match=r"calibration|warnings"):
+        calibration_from(content)
+    with pytest.raises(ValueError, match="no calibration"):
+        calibration_from([content])
