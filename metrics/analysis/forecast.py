@@ -3,37 +3,30 @@
 It starts from each picture's processor time on this machine, and goes on with the facts of a
 profile (aws_profile.toml): how much slower a Lambda vCPU is (calibration.py), S3, events, cold
 starts, scaling, prices (cost.py). forecast_model.py has the formulas, forecast_worlds.py what is
-uncertain about them. All is computed in WORLDS simulated worlds; an interval is what 95% of them
-say, a value is their median.
-
-A picture on Lambda: its event arrives, its environment starts when it is a new one, then GET,
-transform and PUT. A job ends with its last PUT. Pictures that are in S3 already all have their
-event at once; those from here have it when their upload has ended.
+uncertain about them, forecast_job.py the job made of both. All is computed in WORLDS simulated
+worlds; an interval is what 95% of them say, a value is their median.
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from metrics.analysis import forecast_model as model
 from metrics.analysis.aws_profile import Profile
 from metrics.analysis.calibration import Calibration
 from metrics.analysis.forecast_inputs import OnPremJob, Pictures, Settings
+from metrics.analysis.forecast_job import FROM_HERE, IN_S3, JobOnLambda
 from metrics.analysis.forecast_notes import notes_of
 from metrics.analysis.forecast_worlds import (
     PARTS,
-    SAMPLE,
     WORLDS,
     Worlds,
     draw_worlds,
+    sample_of,
     spreads_of,
 )
 from metrics.analysis.interval import CONFIDENCE
 
 SEED = 20251125
-IN_S3, FROM_HERE = "in S3 already", "from here"
 NUMBERS = np.unique(np.geomspace(1, 1e6, 25).round())  # of pictures, for the curves
 MEMORY_SIZES = (512, 768, 1024, 1280, 1536, 1769, 2048, 3008)  # MB; the template allows no less
 ALWAYS, NEVER, FROM, UNSURE = "always", "never", "from", "cannot tell"
@@ -92,9 +85,9 @@ class MemoryChoice:
 class Forecast:
     """`is_published`: from published facts, not from a run of one's own. By case (IN_S3, and with
     an uplink FROM_HERE): `job_s` of this set, `cost_usd` of the work, `million_usd` for a million
-    pictures of this mix in one job, and `crossings`, which need
-    to know the job on this machine. `stages_ms`: one picture's. `shares`: of the uncertainty of
-    the logarithm of handler_ms and of job_s (by case), by part."""
+    pictures of this mix in one job, and `crossings`, which need to know the job on this machine.
+    `stages_ms`: one picture's. `shares`: of the uncertainty of the logarithm of handler_ms and of
+    job_s (by case), by part."""
 
     profile_name: str
     profile_date: str
@@ -129,9 +122,9 @@ def forecast(
     """Deterministic: the same inputs and seed give the same numbers."""
     settings = settings or Settings()
     spreads = spreads_of(profile, calibration, pictures, on_prem, settings)
-    drawn = draw_worlds(spreads, len(pictures), seed, worlds)
-    function = Function(profile, calibration, pictures, settings, drawn)
-    n, cases = len(pictures), cases_of(settings)
+    n, sample, cases = len(pictures), sample_of(pictures), cases_of(settings)
+    drawn = draw_worlds(spreads, len(sample), seed, worlds)
+    function = JobOnLambda(profile, calibration, sample, n, settings, drawn)
     costs = {case: function.usd_by_part(n, case) for case in cases}
     curve, crossings = curve_of(function, on_prem, cases)
     return Forecast(
@@ -175,159 +168,6 @@ def interval_of(values: np.ndarray) -> Interval:
     return Interval(value, low, high)
 
 
-@dataclass(frozen=True)
-class Function:
-    """The job on Lambda in all worlds: arrays of worlds x SAMPLE pictures, or of worlds."""
-
-    profile: Profile
-    calibration: Calibration
-    pictures: Pictures
-    settings: Settings
-    worlds: Worlds
-
-    def _noisy(self, name: str, fact: str) -> np.ndarray:
-        return np.exp(self.profile.facts[fact].each_log_sd * self.worlds.noise[name])
-
-    @cached_property
-    def transform_ms(self) -> np.ndarray:
-        w, arch = self.worlds, self.settings.architecture
-        ratio = model.ratio_to_lambda(self.profile, self.calibration.kernel_ms, arch)
-        factor = ratio * w["local step"] * w["kernel"] * w["moment"]
-        factor = factor / (w["picture factor"] * w["calibration"])
-        full_ms = self.pictures.cpu_ms[w.picks] * factor
-        full_ms = full_ms * self._noisy("transform", f"kernel_ms_{arch}")
-        memory = self.settings.memory_mb
-        small = (w["escape"], w.noise["wait"], w["waiting"])
-        took = model.transform_ms(self.profile, full_ms, memory, *small)
-        return took * w["memory rule"]
-
-    @cached_property
-    def fetch_ms(self) -> np.ndarray:
-        size, memory = self.pictures.orig_size[self.worlds.picks], self.settings.memory_mb
-        took = model.fetch_ms(self.profile, size, memory) * self.worlds["fetch"]
-        took = took * self.worlds["s3 by memory"]
-        return took * self._noisy("fetch", "fetch_net_ms")
-
-    @cached_property
-    def store_ms(self) -> np.ndarray:
-        size, memory = self.pictures.new_size[self.worlds.picks], self.settings.memory_mb
-        took = model.store_ms(self.profile, size, memory) * self.worlds["store"]
-        took = took * self.worlds["s3 by memory"]
-        return took * self._noisy("store", "store_net_ms")
-
-    @cached_property
-    def handler_ms(self) -> np.ndarray:
-        """Of a picture in a warm environment."""
-        return self.fetch_ms + self.transform_ms + self.store_ms
-
-    @cached_property
-    def init_ms(self) -> np.ndarray:
-        arch = self.settings.architecture
-        took = model.init_ms(self.profile, arch) * self.worlds["init"]
-        return took * self._noisy("init", f"init_ms_{arch}")
-
-    @cached_property
-    def first_call_ms(self) -> np.ndarray:
-        return (
-            model.first_call_ms(self.profile, self.settings.memory_mb) * self.worlds["first call"]
-        )
-
-    @cached_property
-    def event_ms(self) -> np.ndarray:
-        return self.profile["event_ms"] * self.worlds["event"] * self._noisy("event", "event_ms")
-
-    def mean_ms(self, values: np.ndarray) -> np.ndarray:
-        """Of this set's pictures, each once, in each world."""
-        return values[:, : min(len(self.pictures), SAMPLE)].mean(axis=1)
-
-    def stages_ms(self) -> dict[str, np.ndarray]:
-        return {
-            "event": self.mean_ms(self.event_ms),
-            "cold start": self.mean_ms(self.init_ms + self.first_call_ms),
-            "fetch": self.mean_ms(self.fetch_ms),
-            "transform": self.mean_ms(self.transform_ms),
-            "store": self.mean_ms(self.store_ms),
-        }
-
-    # --- the whole job --------------------------------------------------------------------------
-
-    def upload_s(self, n: float) -> np.ndarray:
-        """When the last of so many pictures is in S3, by world."""
-        by_bytes, by_requests = model.upload_s(
-            self.profile,
-            n,
-            float(self.pictures.orig_size.mean()),
-            self.settings.uplink_mbit_s,
-            self.settings.uploads_at_once,
-        )
-        w = self.worlds
-        longest = np.maximum(by_bytes / w["uplink"], by_requests * w["upload request"])
-        return longest[:, 0]
-
-    def environments(self, n: float, case: str) -> np.ndarray:
-        """How many start, by world: as many as there are pictures at once, up to the limit. Events
-        of a stream come in bursts, so a burst's pictures are at once."""
-        most = min(n, self.settings.account_limit)
-        if case == IN_S3:
-            return np.full(len(self.worlds.picks), float(most))
-        processing_s = (
-            self.profile["event_burst_ms"] + (self.handler_ms + self.init_ms).mean(1)
-        ) / 1000
-        return np.clip(n / self.upload_s(n) * processing_s, 1, most)
-
-    def job_s(self, n: float, case: str) -> np.ndarray:
-        """Until the last of n pictures of this mix is stored, by world."""
-        columns = min(int(n), SAMPLE)
-        upload_s = self.upload_s(n) if case == FROM_HERE else np.zeros(len(self.worlds.picks))
-        # The last columns of n pictures: which of them each is, when it is in S3, and whether its
-        # environment is a new one.
-        place = np.arange(n - columns, n)
-        is_cold = place < self.environments(n, case)[:, None] if case == FROM_HERE else True
-        cold_ms = (self.init_ms + self.first_call_ms)[:, :columns] * is_cold
-        took_s = (self.event_ms + self.handler_ms)[:, :columns] + cold_ms
-        took_s /= 1000
-        in_s3_s = upload_s[:, None] * (place + 1) / n
-        last_s = (in_s3_s + took_s).max(axis=1)
-        if case == IN_S3 and n > columns:
-            last_s = np.maximum(last_s, self._slowest_of(n, took_s))
-        return last_s + self._waiting_s(n, upload_s)
-
-    def _slowest_of(self, n: float, took_s: np.ndarray) -> np.ndarray:
-        """Of more pictures than are drawn one by one: a lognormal distribution's, of the same mean
-        and spread."""
-        logs = np.log(took_s)
-        chance = self.worlds.factors["slowest"][:, 0]
-        return np.exp(logs.mean(axis=1) + logs.std(axis=1) * stats.norm.ppf(chance ** (1 / n)))
-
-    def _waiting_s(self, n: float, upload_s: np.ndarray) -> np.ndarray:
-        """For a free environment, where more pictures are at hand than may be done at once."""
-        each_s = self.mean_ms(self.handler_ms) / 1000
-        low, high = self.profile["throttled_low"], self.profile["throttled_high"]
-        throttled = low + (high - low) * self.worlds["throttled"][:, 0]
-        needed_s = model.seconds_for(n * each_s, self.profile, self.settings.account_limit)
-        return throttled * np.maximum(needed_s - each_s - upload_s, 0)
-
-    def usd_by_part(self, n: float, case: str) -> dict[str, np.ndarray]:
-        """Cost of the work for n pictures of this mix, by world."""
-        gb_s = self.settings.memory_mb / 1024 / 1000  # of a ms
-        environments = self.environments(n, case)
-        first_call_ms = environments * self.first_call_ms[:, 0]
-        puts = model.upload_puts(self.pictures.orig_size).mean() * n if case == FROM_HERE else 0
-        return model.usd_by_part(
-            n,
-            puts,
-            gb_s * (n * self.mean_ms(self.handler_ms) + first_call_ms),
-            gb_s * environments * self.init_ms.mean(axis=1),
-            self.settings.architecture,
-        )
-
-    def at_memory(self, memory_mb: int) -> "Function":
-        return replace(self, settings=replace(self.settings, memory_mb=memory_mb))
-
-    def with_fixed(self, part: str) -> "Function":
-        return replace(self, worlds=self.worlds.with_fixed(part))
-
-
 # --- what follows from it -----------------------------------------------------------------------
 
 
@@ -338,7 +178,7 @@ def on_prem_s(on_prem: OnPremJob, worlds: Worlds, n: float) -> np.ndarray:
 
 
 def curve_of(
-    function: Function, on_prem: OnPremJob | None, cases: tuple[str, ...]
+    function: JobOnLambda, on_prem: OnPremJob | None, cases: tuple[str, ...]
 ) -> tuple[Curve, dict[str, Crossing]]:
     aws = {case: np.column_stack([function.job_s(n, case) for n in NUMBERS]) for case in cases}
     intervals = {case: interval_of(values) for case, values in aws.items()}
@@ -376,7 +216,7 @@ def _kind(pictures: Interval) -> str:
     return FROM
 
 
-def memory_choice(function: Function) -> MemoryChoice:
+def memory_choice(function: JobOnLambda) -> MemoryChoice:
     """Among MEMORY_SIZES and the one in use, for this set with pictures in S3 already."""
     sizes = sorted({*MEMORY_SIZES, function.settings.memory_mb})
     points = tuple(_memory_point(function.at_memory(size)) for size in sizes)
@@ -391,8 +231,8 @@ def memory_choice(function: Function) -> MemoryChoice:
     )
 
 
-def _memory_point(function: Function) -> MemoryPoint:
-    n = len(function.pictures)
+def _memory_point(function: JobOnLambda) -> MemoryPoint:
+    n = function.count
     return MemoryPoint(
         function.settings.memory_mb,
         interval_of(function.mean_ms(function.handler_ms)),
@@ -401,12 +241,12 @@ def _memory_point(function: Function) -> MemoryPoint:
     )
 
 
-def shares_of(function: Function, cases: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def shares_of(function: JobOnLambda, cases: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """By how much the variance of the logarithm falls when one part is held fixed, made to add up
     to 1: what to measure next is the part with the largest share."""
 
-    def variances(one: Function) -> dict[str, float]:
-        n = len(one.pictures)
+    def variances(one: JobOnLambda) -> dict[str, float]:
+        n = one.count
         found = {"handler_ms": one.mean_ms(one.handler_ms)}
         found |= {case: one.job_s(n, case) for case in cases}
         return {name: float(np.log(values).var()) for name, values in found.items()}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from metrics.analysis.forecast import FROM_HERE, Forecast, Interval
+from metrics.analysis.forecast import Forecast, Interval
+from metrics.analysis.forecast_job import FROM_HERE
 
 
 @dataclass(frozen=True)

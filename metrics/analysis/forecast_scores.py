@@ -15,21 +15,27 @@ if __package__ in (None, ""):  # run as a script: the project is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import argparse
-import io
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageEnhance
 from scipy import stats
 from scipy.optimize import least_squares
 
 from metrics.analysis import calibration as kernel
 from metrics.analysis import forecast_model as model
 from metrics.analysis.aws_profile import Profile, load_profile
+from metrics.analysis.forecast_local_step import REPEATS, local_step
+from metrics.analysis.forecast_score import (
+    DRAWS,
+    TWO_SIDED,
+    Score,
+    by_rule,
+    spread_of_two,
+    table,
+    with_interval,
+)
 from metrics.common.cli import DONE, UserError, run_script, script_parser
 from metrics.common.paths import shown
 
@@ -49,44 +55,7 @@ FILES = {  # and where they are from
     FACTS: "the sources in metrics/analysis/aws_profile.toml",
     PICTURE: "repository spcl/serverless-benchmarks-data",
 }
-FULL_MB = 1769
-TWO_SIDED = 0.975
 FITTED_SIZES = (128, 512, 2048)  # MB, of GET and PUT by memory; the others are scored
-AARONTBURN_MB = 1024
-# aarontburn's functions of commit 030d6ab, as MeasureFunctions/index.js calls them. Its `transform`
-# and `batch` encode PNG; `details` does no work.
-OPERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "rotate": lambda image: image.rotate(-90, expand=True),
-    "resize": lambda image: image.resize((250, 500)),
-    "grayscale": lambda image: image.convert("L"),
-    "brightness": lambda image: ImageEnhance.Brightness(image).enhance(90),
-}
-REPEATS = 9
-DRAWS = 4001
-
-
-@dataclass(frozen=True)
-class Score:
-    """One line of the table. Arrays of n medians: forecast, the interval's ends, and measured."""
-
-    part: str
-    fitted_on: str
-    scored_on: str
-    date: str
-    forecast: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    measured: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Mean absolute error, by what was measured."""
-        return float(np.mean(np.abs(self.forecast / self.measured - 1)))
-
-    @property
-    def inside(self) -> float:
-        """Share of the medians inside their 95% interval."""
-        return float(np.mean((self.low <= self.measured) & (self.measured <= self.high)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,7 +95,7 @@ def scores(folder: Path) -> list[Score]:
         *memory_rule_on_cebert(sebs, cebert, "x86"),
         memory_rule_on_arm64(cebert),
         small_tasks(profile, sebs, cebert),
-        *local_step(profile, folder, pd.read_csv(folder / AARONTBURN), facts["value"]),
+        *local_step_scores(profile, folder, facts["value"]),
         requests_by_memory(sebs),
         put_by_size(profile, facts["value"]),
         event(facts),
@@ -134,28 +103,14 @@ def scores(folder: Path) -> list[Score]:
     ]
 
 
-# --- the interval of a score --------------------------------------------------------------------
-# A score may use no spread that was found on what it scores. So, where the fitted data are of one
-# author: another median is taken to differ from theirs as two single ones of theirs differ.
-
-
-def spread_of_two(singles: pd.Series) -> float:
-    """Standard deviation of the logarithm of the ratio of two of these."""
-    low, high = np.log(singles).quantile([0.16, 0.84])
-    return math.sqrt(2) * (high - low) / 2
-
-
-def with_interval(
-    forecast: np.ndarray, log_sd: float | np.ndarray, degrees: float = math.inf
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Forecast, low and high."""
-    score = stats.norm.ppf(TWO_SIDED) if math.isinf(degrees) else stats.t.ppf(TWO_SIDED, degrees)
-    width = np.exp(score * np.asarray(log_sd))
-    return forecast, forecast / width, forecast * width
-
-
-def by_rule(full_ms: np.ndarray, memory_mb: np.ndarray) -> np.ndarray:
-    return full_ms * np.maximum(1, FULL_MB / memory_mb)
+def local_step_scores(profile: Profile, folder: Path, facts: pd.Series) -> list[Score]:
+    data = {
+        path.stem.removeprefix("aarontburn_"): path.read_bytes()
+        for path in sorted((folder / "pictures").glob("aarontburn_*.jpg"))
+    }
+    ratios = facts[facts.index.str.startswith("ratio_lambda_x86_vs_EPYC_Genoa_")].astype(float)
+    rows = pd.read_csv(folder / AARONTBURN)
+    return local_step(profile, (folder / PICTURE).read_bytes(), data, rows, ratios)
 
 
 # --- the memory rule ----------------------------------------------------------------------------
@@ -252,145 +207,6 @@ def small_tasks(profile: Profile, sebs: pd.DataFrame, cebert: pd.DataFrame) -> S
     )
 
 
-# --- the local step -----------------------------------------------------------------------------
-
-
-def local_step(profile: Profile, folder: Path, rows: pd.DataFrame, facts: pd.Series) -> list[Score]:
-    """SeBS's kernel says how much slower Lambda is than this machine; aarontburn's operations,
-    done here, are scored with that. Between two pictures of one operation, what does not depend on
-    the picture cancels; whole invocations have the requests and boto3's work in them, too."""
-    data = {
-        path.stem.removeprefix("aarontburn_"): path.read_bytes()
-        for path in sorted((folder / "pictures").glob("aarontburn_*.jpg"))
-    }
-    warm = rows[rows["cold"] == 0].groupby(["operation", "picture"])["runtime_ms"].median()
-    is_done = [key[0] in OPERATIONS and key[1] in data for key in warm.index]
-    measured = warm[is_done]
-    done = {key: do_operation(data[key[1]], OPERATIONS[key[0]]) for key in measured.index}
-    ratio = profile["kernel_ms_x86_64"] / sebs_kernel_ms(folder)
-    step = profile.facts["local_step_jpeg"]
-    spreads = {
-        "spread of SeBS and cebert": other_groups(facts),
-        "the profile's spread, pooled with these": (step.log_sd, step.degrees_of_freedom),
-    }
-    found = []
-    for name, spread in spreads.items():
-        drawn = Invocations(profile, ratio, spread)
-        found.append(_differences(drawn, measured, done, data, name))
-        found.append(_whole(drawn, measured, done, data, name))
-    details = warm["details"] if "details" in warm.index.unique(0) else warm[:0]
-    return [*found, _first_bytes(Invocations(profile, ratio, spreads.popitem()[1]), details)]
-
-
-def sebs_kernel_ms(folder: Path) -> float:
-    data = (folder / PICTURE).read_bytes()
-    return least_ms(lambda: kernel.run_kernel(data))
-
-
-def other_groups(facts: pd.Series) -> tuple[float, float]:
-    """Log-sd and degrees of freedom of a new function's ratio by the kernel's, from those of SeBS
-    and cebert: Lambda by one EPYC Genoa core."""
-    ratios = facts[facts.index.str.startswith("ratio_lambda_x86_vs_EPYC_Genoa_")].astype(float)
-    logs = np.log(ratios)
-    return float(logs.std(ddof=1)) * math.sqrt(1 + 1 / len(logs)), len(logs) - 1
-
-
-def do_operation(data: bytes, operation: Callable) -> tuple[float, int]:
-    """Processor ms on this machine, and the output's bytes."""
-    output = io.BytesIO()
-
-    def once() -> None:
-        output.seek(0)
-        output.truncate()
-        operation(Image.open(io.BytesIO(data))).save(output, "JPEG")
-
-    return least_ms(once), len(output.getvalue())
-
-
-def least_ms(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPEATS):
-        begin = time.process_time()
-        work()
-        times.append(time.process_time() - begin)
-    return 1000 * min(times)
-
-
-class Invocations:
-    """aarontburn's invocations in many worlds: arrays of DRAWS times in ms. Each of its requests
-    makes a client of its own, which is done here without a request, and opens a connection, as the
-    first of a new environment does."""
-
-    def __init__(self, profile: Profile, ratio: float, spread: tuple[float, float]):
-        self._profile, self._ratio = profile, ratio
-        self._rng = np.random.default_rng(0)
-        self._step = self._factor(*spread)
-        names = ("fetch_net_ms", "store_net_ms", "first_call_net_ms")
-        facts = [profile.facts[name] for name in names]
-        self._fetch, self._store, self._first = (
-            self._factor(fact.log_sd, fact.degrees_of_freedom) for fact in facts
-        )
-        self._client_ms = least_ms(make_client)
-
-    def _factor(self, log_sd: float, degrees: float) -> np.ndarray:
-        return np.exp(log_sd * stats.t.rvs(degrees, size=DRAWS, random_state=self._rng))
-
-    def compute(self, cpu_ms: float) -> np.ndarray:
-        return by_rule(cpu_ms * self._ratio * self._step, AARONTBURN_MB)
-
-    def get(self, size: int) -> np.ndarray:
-        """With its client and connection."""
-        took_ms = model.fetch_ms(self._profile, size, AARONTBURN_MB) * self._fetch
-        return took_ms + self._new_connection()
-
-    def put(self, size: int) -> np.ndarray:
-        took_ms = model.store_ms(self._profile, size, AARONTBURN_MB) * self._store
-        return took_ms + self._new_connection()
-
-    def _new_connection(self) -> np.ndarray:
-        first_ms = model.first_call_ms(self._profile, AARONTBURN_MB) * self._first
-        return self.compute(self._client_ms) + first_ms
-
-    def whole(self, cpu_ms: float, size_in: int, size_out: int) -> np.ndarray:
-        return self.get(size_in) + self.compute(cpu_ms) + self.put(size_out)
-
-
-def make_client() -> None:
-    import boto3
-
-    none = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
-    boto3.resource("s3", "us-east-1", **none).Bucket("b").Object("o")
-
-
-def _differences(drawn: Invocations, measured: pd.Series, done: dict, data: dict, name: str):
-    """Each larger picture minus the smallest, operation by operation."""
-    forecast, took = [], []
-    for operation in measured.index.unique(0):
-        names = sorted(measured[operation].index, key=lambda picture: len(data[picture]))
-        for picture in names[1:]:
-            ends = [
-                drawn.whole(done[operation, one][0], len(data[one]), done[operation, one][1])
-                for one in (picture, names[0])
-            ]
-            forecast.append(ends[0] - ends[1])
-            took.append(measured[operation, picture] - measured[operation, names[0]])
-    return _local_score("local step: larger minus smallest picture", name, forecast, took)
-
-
-def _whole(drawn: Invocations, measured: pd.Series, done: dict, data: dict, name: str) -> Score:
-    forecast = [
-        drawn.whole(done[key][0], len(data[key[1]]), done[key][1]) for key in measured.index
-    ]
-    return _local_score("local step: whole invocation", name, forecast, list(measured))
-
-
-def _local_score(part: str, name: str, forecast: list[np.ndarray], measured: list) -> Score:
-    quantiles = np.quantile(np.array(forecast), (0.5, 1 - TWO_SIDED, TWO_SIDED), axis=1)
-    fitted = f"SeBS and this machine; {name}"
-    scored = "aarontburn, JPEG operations, 1,024 MB"
-    return Score(part, fitted, scored, "2024-12", *quantiles, np.array(measured, float))
-
-
 # --- S3, events, INIT ---------------------------------------------------------------------------
 
 
@@ -445,19 +261,6 @@ def put_by_size(profile: Profile, facts: pd.Series) -> Score:
         "2020-11",
         *with_interval(forecast, spread.log_sd, spread.degrees_of_freedom),
         np.array([scored]),
-    )
-
-
-def _first_bytes(drawn: Invocations, measured: pd.Series) -> Score:
-    """aarontburn's `details`: a new client, its first bytes of a picture, and nothing else."""
-    quantiles = np.quantile(drawn.get(0), (0.5, 1 - TWO_SIDED, TWO_SIDED))
-    return Score(
-        "S3 by author: first bytes of a GET",
-        "SeBS; the profile's spread",
-        "aarontburn details, 1,024 MB",
-        "2024-12",
-        *(np.full(len(measured), end) for end in quantiles),
-        measured.to_numpy(float),
     )
 
 
@@ -518,25 +321,6 @@ def init(cebert: pd.DataFrame, lambda_perf: pd.DataFrame) -> list[Score]:
 
 
 # --- output -------------------------------------------------------------------------------------
-
-
-def table(found: list[Score]) -> list[str]:
-    """In Markdown, so that a README can have it."""
-    lines = [
-        "| Part | Fitted on | Scored on | Date | n | Mean absolute error | Inside the interval |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for score in found:
-        cells = (
-            *(score.part, score.fitted_on, score.scored_on, score.date),
-            f"{len(score.measured):,}",
-            f"{score.error:.1%}" if score.error < 0.1 else f"{score.error:.0%}",
-            f"{score.inside:.0%}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    medians = sum(len(score.measured) for score in found)
-    inside = sum(score.inside * len(score.measured) for score in found) / medians
-    return [*lines, f"| all | | | | {medians:,} | | {inside:.0%} |"]
 
 
 def picture_factor_lines(folder: Path) -> list[str]:

@@ -6,14 +6,13 @@ from metrics.analysis.break_even import count_text
 from metrics.analysis.forecast import (
     ALWAYS,
     FROM,
-    FROM_HERE,
-    IN_S3,
     NEVER,
     NUMBERS,
     Crossing,
     Forecast,
     Interval,
 )
+from metrics.analysis.forecast_job import FROM_HERE, IN_S3
 from metrics.common.findings import counted
 
 ROUNDS_OF_A_RUN = 4  # the default of master_pipeline.py

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from metrics.analysis.break_even import count_text
-from metrics.analysis.forecast import FROM_HERE, IN_S3, Forecast, Interval
+from metrics.analysis.forecast import Forecast, Interval
+from metrics.analysis.forecast_job import FROM_HERE, IN_S3
 from metrics.analysis.forecast_words import crossing_text, origin
 from metrics.report.chart_style import (
     COLOURS,

@@ -19,8 +19,6 @@ from metrics.analysis.cost import PRICES
 from metrics.analysis.forecast import (
     ALWAYS,
     FROM,
-    FROM_HERE,
-    IN_S3,
     NEVER,
     NUMBERS,
     UNSURE,
@@ -34,13 +32,14 @@ from metrics.analysis.forecast_inputs import (
     on_prem_of,
     pictures_of,
 )
+from metrics.analysis.forecast_job import FROM_HERE, IN_S3
 from metrics.analysis.forecast_words import (
     forecast_content,
     forecast_lines,
     forecast_sentence,
     seconds_text,
 )
-from metrics.analysis.forecast_worlds import PARTS, draw_worlds, spreads_of
+from metrics.analysis.forecast_worlds import PARTS, draw_worlds, sample_of, spreads_of
 from metrics.report.chart_style import DARK, LIGHT
 from metrics.report.forecast_chart import draw_forecast
 
@@ -237,6 +236,18 @@ def test_memory_choices_are_what_their_names_say():
     products = {size: ms[size] * usd[size] for size in ms}
     assert products[memory.balanced] == min(products.values())
     assert 1000 in {p.memory_mb for p in of(memory_mb=1000, worlds=50).memory.points}
+
+
+def test_a_sample_stands_for_all_pictures():
+    rng = np.random.default_rng(1)
+    every = Pictures(*rng.lognormal(3, 1, (3, 5000)), rng.random(5000) < 0.3)
+    sample = sample_of(every)
+    assert len(sample) == 128
+    for name in ("cpu_ms", "orig_size", "new_size"):
+        assert getattr(sample, name).mean() == pytest.approx(getattr(every, name).mean())
+    assert np.median(sample.cpu_ms) == pytest.approx(np.median(every.cpu_ms), rel=0.05)
+    assert sample_of(some(16)).cpu_ms is not None
+    assert len(sample_of(some(16))) == 16
 
 
 # --- uncertainty --------------------------------------------------------------------------------

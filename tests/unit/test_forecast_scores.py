@@ -10,13 +10,14 @@ from PIL import Image
 
 from metrics.analysis import forecast_scores
 from metrics.analysis.calibration import kernel_picture
+from metrics.analysis.forecast_local_step import OPERATIONS
+from metrics.analysis.forecast_score import table
 from metrics.analysis.forecast_scores import (
     FILES,
     fit_by_memory,
     memory_rule_on_sebs,
     requests_by_memory,
     scores,
-    table,
 )
 from metrics.common.paths import PROJECT
 
@@ -86,7 +87,7 @@ def folder(tmp_path_factory):
         (forecast_scores.CEBERT_INIT, forecast_scores.LAMBDA_PERF), init_rows(), strict=True
     ):
         rows.to_csv(made / name, index=False)
-    operations = [*forecast_scores.OPERATIONS, "details", "transform"]
+    operations = [*OPERATIONS, "details", "transform"]
     pd.DataFrame(
         [
             (operation, picture, ms, cold)
