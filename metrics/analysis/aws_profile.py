@@ -34,6 +34,7 @@ UNITS = {
     "small_task_waits_share": "share",
     "small_task_wait_low_ms": "ms",
     "small_task_wait_high_ms": "ms",
+    "s3_by_author": "ratio",
     "s3_by_memory": "ratio",
     "fetch_net_ms": "ms",
     "fetch_cpu_ms": "ms",

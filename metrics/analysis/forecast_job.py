@@ -60,14 +60,14 @@ class JobOnLambda:
     def fetch_ms(self) -> np.ndarray:
         size, memory = self.pictures.orig_size[self.worlds.picks], self.settings.memory_mb
         took = model.fetch_ms(self.profile, size, memory) * self.worlds["fetch"]
-        took = took * self._by_memory("s3 by memory")
+        took = took * self.worlds["s3 by author"] * self._by_memory("s3 by memory")
         return took * self._noisy("fetch", "fetch_net_ms")
 
     @cached_property
     def store_ms(self) -> np.ndarray:
         size, memory = self.pictures.new_size[self.worlds.picks], self.settings.memory_mb
         took = model.store_ms(self.profile, size, memory) * self.worlds["store"]
-        took = took * self._by_memory("s3 by memory")
+        took = took * self.worlds["s3 by author"] * self._by_memory("s3 by memory")
         return took * self._noisy("store", "store_net_ms")
 
     @cached_property

@@ -253,7 +253,7 @@ def put_by_size(profile: Profile, facts: pd.Series) -> Score:
         float(facts[f"s3_put_{size}_2048MB"]) for size in ("3.5kB", "7.03MB", "9.32MB")
     )
     forecast = np.array([small + (large - small) / 7.03 * 9.32])
-    spread = profile.facts["store_net_ms"]
+    spread = profile.facts["s3_by_author"]
     return Score(
         "S3 by size: PUT",
         "SeBS 3.5 kB and 7.03 MB; the profile's spread",

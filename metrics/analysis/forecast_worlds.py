@@ -91,6 +91,7 @@ def spreads_of(
         "memory rule": of(MEMORY, f"memory_rule_{arch}"),
         "escape": Spread(MEMORY, None),
         "waiting": Spread(MEMORY, None),
+        "s3 by author": of(S3, "s3_by_author"),
         "s3 by memory": of(S3, "s3_by_memory"),
         "fetch": of(S3, "fetch_net_ms"),
         "store": of(S3, "store_net_ms"),
