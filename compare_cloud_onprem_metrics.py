@@ -8,7 +8,7 @@ are counted and left out.)
 
     AWS_ENDPOINT_URL=http://127.0.0.1:... python compare_cloud_onprem_metrics.py --timeout 60
     python compare_cloud_onprem_metrics.py --no-download --bundle run.zip
-    python compare_cloud_onprem_metrics.py --from run.zip --output elsewhere
+    python compare_cloud_onprem_metrics.py --from-bundle run.zip --output elsewhere
 """
 
 import argparse
@@ -39,7 +39,7 @@ from metrics.common.paths import (
 )
 
 if TYPE_CHECKING:
-    from metrics.analysis.bundle import Evidence
+    from metrics.analysis.bundle import RunFiles
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,13 +66,13 @@ def main(argv: list[str] | None = None) -> int:
         help="before the download, wait this many seconds for a row of every picture",
     )
     parser.add_argument(
-        "--aa",
+        "--self-check",
         action="store_true",
         help="compare the on-prem passes with each other (two for each round), and no cloud",
     )
     parser.add_argument(
-        "--from",
-        dest="bundle_from",
+        "--from-bundle",
+        dest="from_bundle",
         type=Path,
         metavar="ZIP",
         help="judge what --bundle packed, and check that the same follows from it",
@@ -81,12 +81,18 @@ def main(argv: list[str] | None = None) -> int:
     add_judgement_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
-    chosen = (args.manifest, args.run_id, args.timeout, args.aa or None, args.allow_partial or None)
+    chosen = (
+        args.manifest,
+        args.run_id,
+        args.timeout,
+        args.self_check or None,
+        args.allow_partial or None,
+    )
     is_chosen = any(choice is not None for choice in chosen) or chosen_assumptions(args)
-    if args.bundle_from and is_chosen:
+    if args.from_bundle and is_chosen:
         parser.error(
-            "--from judges as it was packed: without --aa, --allow-partial, --manifest, "
-            "--run-id, --timeout and assumptions of cost"
+            "--from-bundle judges as it was packed: without --self-check, --allow-partial, "
+            "--manifest, --run-id, --timeout and assumptions of cost"
         )
     return run_script(run, args)
 
@@ -102,7 +108,7 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, metavar="ZIP", help="also pack rows, manifest, summary and report"
     )
     parser.add_argument(
-        "--against",
+        "--baseline",
         type=Path,
         metavar="ZIP",
         help="say what changed since the run that --bundle packed there",
@@ -120,43 +126,43 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from metrics.analysis.bundle import Choices
     from metrics.collect.cloud_rows import download_outputs, wait_for_rows
-    from metrics.report.judgement import check_files, evidence_here, judge
+    from metrics.report.judgement import check_files, judge, run_files_here
 
-    check_files(args.bundle, args.against)
-    if args.bundle_from:
+    check_files(args.bundle, args.baseline)
+    if args.from_bundle:
         return judge_bundle(args)
     choices = Choices(
-        args.run_id, args.aa, args.allow_partial, Assumptions(**chosen_assumptions(args))
+        args.run_id, args.self_check, args.allow_partial, Assumptions(**chosen_assumptions(args))
     )
     own_rows = args.local_csv == LOCAL_CSV
     manifest = args.manifest or (MANIFEST_JSON if own_rows and MANIFEST_JSON.exists() else None)
-    evidence = evidence_here(args.local_csv, args.cloud_csv, manifest, choices)
+    run_files = run_files_here(args.local_csv, args.cloud_csv, manifest, choices)
     fetch_outputs = None
-    if not (args.no_download or args.aa):
+    if not (args.no_download or args.self_check):
         cloud = cloud_of(args)
         s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
-        expected = expected_rows(evidence)
+        expected = expected_rows(run_files)
         if args.timeout:
             wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial)
         fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
         fetch_outputs = partial(download_outputs, s3, bucket)
-    return judge(evidence, args.output, args.bundle, args.against, fetch_outputs, plan=args.plan)
+    return judge(run_files, args.output, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
 
 
-def expected_rows(evidence: "Evidence") -> set[RowId]:
+def expected_rows(run_files: "RunFiles") -> set[RowId]:
     """What the cloud arm should write: a row for each picture and round of the manifest, or where
     there is none, of the on-prem rows."""
     from metrics.analysis.comparison import only_run
     from metrics.analysis.ledger import read_manifest
     from metrics.analysis.rows import read_rows
 
-    chosen = evidence.choices.run_id
-    if evidence.manifest:
-        manifest = read_manifest(evidence.manifest)
+    chosen = run_files.choices.run_id
+    if run_files.manifest:
+        manifest = read_manifest(run_files.manifest)
         rounds = range(1, manifest.rounds + 1)
         keys = manifest.pictures["image_key"]
         return {RowId(chosen or manifest.run_id, number, key) for number in rounds for key in keys}
-    rows = read_rows(evidence.local_csv, "on_prem")
+    rows = read_rows(run_files.local_csv, "on_prem")
     rows = rows[rows["run_id"] == (chosen or only_run(rows))]
     return {RowId(*row) for row in rows[list(RowId._fields)].itertuples(index=False)}
 
@@ -176,21 +182,21 @@ def judge_bundle(args: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         try:
-            evidence, packed_summary = unpack(args.bundle_from, Path(folder))
+            run_files, packed_summary = unpack(args.from_bundle, Path(folder))
             code = judge(
-                evidence,
+                run_files,
                 args.output,
                 args.bundle,
-                args.against,
+                args.baseline,
                 packed_summary=packed_summary,
                 plan=args.plan,
             )
         except UserError as error:
             message = str(error).replace(f"{folder}/", "")
-            if shown(args.bundle_from) not in message:
-                message = f"{shown(args.bundle_from)}: {message}"
+            if shown(args.from_bundle) not in message:
+                message = f"{shown(args.from_bundle)}: {message}"
             raise UserError(message) from None
-    print(f"same statistics as packed in {shown(args.bundle_from)}, byte for byte")
+    print(f"same statistics as packed in {shown(args.from_bundle)}, byte for byte")
     return code
 
 

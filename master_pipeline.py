@@ -1,6 +1,6 @@
 """Is it better to process these pictures on this machine or on AWS Lambda? The whole experiment.
 
-Steps: clean -> on-prem -> upload -> wait -> compare; with --rounds or --until the three in the
+Steps: clean -> on-prem -> upload -> wait -> compare; with --rounds or --precision the three in the
 middle again and again, the cloud first in every other pair of rounds. The cloud is an embedded one
 that starts and ends with the run, unless --endpoint-url or --cloud aws is given. Exits 0 when the
 arms could be compared, 1 when not, 130 when interrupted. The answer is in metrics/report.html; what
@@ -8,9 +8,9 @@ ran, when and with what is in metrics/run.json.
 
     python master_pipeline.py
     python master_pipeline.py --images ~/photos --rounds 4 --bundle photos.zip
-    python master_pipeline.py --until 5% --scale 8,32,128 --workers 1,2 --concurrency 1,2
+    python master_pipeline.py --precision 5% --scale 8,32,128 --workers 1,2 --concurrency 1,2
     python master_pipeline.py --rounds 4 --memory 512,1024,1769,3008
-    python master_pipeline.py --aa --rounds 4
+    python master_pipeline.py --self-check --rounds 4
 """
 
 import argparse
@@ -25,7 +25,7 @@ from lambda_function.cloud import add_cloud_arguments
 from metrics.analysis.assumptions import Assumptions, chosen_assumptions
 from metrics.analysis.run_record import recorded_command
 from metrics.analysis.sweep import (
-    LONGEST_RUN_ID,
+    MAX_RUN_ID,
     Setting,
     clean,
     is_kept,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from onprem_images.dataset import Picture
 
 
-MOST_ROUNDS = 20  # of --until
+MAX_ADDED_ROUNDS = 20  # of --precision
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "3 or more tell the machine's drift apart",
     )
     parser.add_argument(
-        "--aa",
+        "--self-check",
         action="store_true",
         help="no cloud: two on-prem passes a round are compared, which should find no difference",
     )
@@ -121,28 +121,28 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_usd,
         default=None,
         metavar="USD",
-        help="refuse to start on AWS when more than this is to be expected; with --until, stop",
+        help="refuse to start on AWS when more than this is to be expected; with --precision, stop",
     )
 
 
 def add_until_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("adding rounds until the answer is sharp enough")
     group.add_argument(
-        "--until",
+        "--precision",
         type=percentage,
         default=None,
         metavar="PERCENT",
         help="in place of --rounds: until the interval is so narrow to either side (4 at least)",
     )
     group.add_argument(
-        "--max-rounds", type=positive_int, default=None, help="of --until; default: 20"
+        "--max-rounds", type=positive_int, default=None, help="of --precision; default: 20"
     )
     group.add_argument(
         "--max-time",
         type=positive_seconds,
         default=None,
         metavar="SECONDS",
-        help="of --until: no round that would end later",
+        help="of --precision: no round that would end later",
     )
 
 
@@ -168,20 +168,20 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit 2 for flags that contradict each other."""
-    if args.aa and args.cloud == "aws":
-        parser.error("--aa compares on-prem with itself, and uses no cloud")
+    if args.self_check and args.cloud == "aws":
+        parser.error("--self-check compares on-prem with itself, and uses no cloud")
     sweeps = args.scale or args.memory or len(args.concurrency) > 1 or len(args.workers) > 1
-    if args.aa and sweeps:
-        parser.error("--aa compares on-prem with itself: without sweeps")
-    if not args.until and (args.max_rounds or args.max_time):
-        parser.error("--max-rounds and --max-time limit --until, which is not there")
-    args.max_rounds = args.max_rounds or MOST_ROUNDS
-    if args.until and args.rounds:
-        parser.error("--until adds rounds by itself: without --rounds (see --max-rounds)")
+    if args.self_check and sweeps:
+        parser.error("--self-check compares on-prem with itself: without sweeps")
+    if not args.precision and (args.max_rounds or args.max_time):
+        parser.error("--max-rounds and --max-time limit --precision, which is not there")
+    args.max_rounds = args.max_rounds or MAX_ADDED_ROUNDS
+    if args.precision and args.rounds:
+        parser.error("--precision adds rounds by itself: without --rounds (see --max-rounds)")
     if not all(128 <= memory <= 10240 for memory in args.memory):
         parser.error("--memory: a function has 128 to 10240 MB")
-    if sweeps and args.run_id and len(args.run_id) > LONGEST_RUN_ID:
-        parser.error(f"--run-id: in a sweep {LONGEST_RUN_ID} characters at most")
+    if sweeps and args.run_id and len(args.run_id) > MAX_RUN_ID:
+        parser.error(f"--run-id: in a sweep {MAX_RUN_ID} characters at most")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -200,12 +200,12 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     if args.max_cost and args.cloud == "aws":
         check_cost(args, pictures, settings)
-    if args.bundle or args.against:
+    if args.bundle or args.baseline:
         from metrics.report.judgement import check_files
 
-        check_files(args.bundle, args.against)
+        check_files(args.bundle, args.baseline)
     with CloudInUse(args) as cloud:
-        if not (args.aa or has_own_cloud(args)):
+        if not (args.self_check or has_own_cloud(args)):
             cloud.open()  # before anything is deleted
         if not (args.resume or args.no_clean):
             clean()
@@ -224,7 +224,9 @@ def run(args: argparse.Namespace) -> int:
             if setting.kind:
                 keep(setting)
                 one.record.conclude(DONE)
-        fetch = None if args.aa else partial(download_outputs, cloud.s3, cloud.buckets.output)
+        fetch = (
+            None if args.self_check else partial(download_outputs, cloud.s3, cloud.buckets.output)
+        )
         with one.record.step("compare"):
             exit_code = judge_rows_here(args, fetch)
     one.record.conclude(exit_code)
@@ -239,7 +241,7 @@ def limits_of(
 ) -> "tuple[Limits | None, float]":
     """What ends a run that adds rounds, and the USD that each is expected to cost: only on AWS, and
     only what the runs before it leave of --max-cost."""
-    if args.until is None or setting.kind:
+    if args.precision is None or setting.kind:
         return None, 0.0
     from metrics.analysis.stopping import Limits
     from metrics.run.dry_run import expected_usd, usd_a_round
@@ -248,7 +250,7 @@ def limits_of(
     if args.max_cost and args.cloud == "aws":
         usd = usd_a_round(args, pictures, setting)
         max_usd = args.max_cost - expected_usd(args, pictures, settings[:-1])
-    return Limits(args.until, args.max_rounds, args.max_time, max_usd), usd
+    return Limits(args.precision, args.max_rounds, args.max_time, max_usd), usd
 
 
 def interrupted_run(
@@ -265,23 +267,23 @@ def interrupted_run(
         raise UserError(f"the interrupted run is {sweep_id!r}, and not {args.run_id!r}")
     if setting.kind and is_kept(setting, sweep_id):
         return sweep_id, None
-    until = None if setting.kind else args.until
-    cloud_name = "none" if args.aa else args.cloud
+    until = None if setting.kind else args.precision
+    cloud_name = "none" if args.self_check else args.cloud
     before = unfinished_run(nested_subset(pictures, setting.pictures), cloud_name, until)
-    rounds = before.passes // 2 if args.aa else before.passes
+    rounds = before.passes // 2 if args.self_check else before.passes
     if len(settings) > 1 and not until and rounds != setting.rounds:
         raise UserError(
             f"the interrupted sweep is one of {rounds} rounds, and not of {setting.rounds}; "
             "repeat its flags with --resume"
         )
-    if has_own_cloud(args) and not args.aa:
+    if has_own_cloud(args) and not args.self_check:
         if len(settings) > 1:
             return sweep_id, None  # that run begins anew; those that are kept are not done again
         raise UserError(
             "an embedded cloud ends with its run, and so do the rows in it: nothing to resume; "
             "a run on one that you start yourself (--endpoint-url) or on AWS can be"
         )
-    if len(settings) == 1 and not args.until:
+    if len(settings) == 1 and not args.precision:
         if args.rounds not in (None, rounds):
             raise UserError(
                 f"the interrupted run is one of {rounds} rounds, and not of {args.rounds}"
@@ -292,15 +294,15 @@ def interrupted_run(
 
 def judge_rows_here(args: argparse.Namespace, fetch_outputs: Callable | None = None) -> int:
     from metrics.analysis.bundle import Choices
-    from metrics.report.judgement import evidence_here, judge
+    from metrics.report.judgement import judge, run_files_here
 
     choices = Choices(
-        aa=args.aa,
+        self_check=args.self_check,
         allow_partial=args.allow_partial,
         assumptions=Assumptions(**chosen_assumptions(args)),
     )
-    evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
-    return judge(evidence, RESULTS, args.bundle, args.against, fetch_outputs, plan=args.plan)
+    run_files = run_files_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
+    return judge(run_files, RESULTS, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The stack on AWS: create it, change it, look at it, remove it and all that belongs to it.
 
 create and update show the change set that CloudFormation worked out, ask, carry it out, and prove
-with a canary that the trigger fires; a flag that is not given leaves the stack as it is. delete
+with a smoke test that the trigger fires; a flag that is not given leaves the stack as it is. delete
 empties the stack's own buckets first, and exits 1 when anything remains. With --dry-run nothing is
 touched, and what would happen is printed.
 
@@ -165,9 +165,7 @@ def run_deploy(args: argparse.Namespace) -> int:
         print("nothing was changed")
         return FAILED
     waited_s = fire_canary(site.s3, Buckets(site.bucket("input"), site.bucket("output")))
-    print(
-        f"the trigger fires: the canary's output was there after {waited_s:.1f} s, and is removed"
-    )
+    print(f"the trigger fires: the smoke test's output came after {waited_s:.1f} s, and is removed")
     print_outputs(own_stack(site))
     return DONE
 

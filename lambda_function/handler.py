@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 
 from lambda_function.image_transform import (
-    MOST_BYTES,
+    MAX_BYTES,
     measure_picture,
     output_name,
     stays_inside,
@@ -39,9 +39,11 @@ from lambda_function.metrics_log import (
 )
 
 WORKER = uuid.uuid4().hex[:12]  # names this execution environment in the rows
-LONGEST_NUMBER = 10  # digits of a number in metadata, which may be anybody's
+MAX_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
-CANARY_RUN = ".canary"  # gets an output and no row, see smoke_test.py; no user run is called so
+SMOKE_TEST_RUN = (
+    ".smoke-test"  # gets an output and no row, see smoke_test.py; no user run is called so
+)
 
 # An append takes 6 or 7 requests, and one more for each row that another environment wrote. So one
 # that is busy appends from time to time only, and leaves its rows to the next: its own, or that of
@@ -93,7 +95,7 @@ def lambda_handler(event: dict, context) -> dict:
     global _is_cold, _last_append
     start, cold, _is_cold = time.perf_counter(), _is_cold, False
     s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
-    counts = {"ok": 0, "error": 0, "refused": 0, "canary": 0, "appended": 0}
+    counts = {"ok": 0, "error": 0, "refused": 0, "smoke_test": 0, "appended": 0}
     least_followers = math.inf
     for record in event.get("Records", []):
         if reason := refusal(record, output_bucket):
@@ -102,8 +104,8 @@ def lambda_handler(event: dict, context) -> dict:
             continue
         row, followers = process_record(s3, record, output_bucket, cold, context.aws_request_id)
         cold = False
-        if row.run_id == CANARY_RUN:
-            counts["canary"] += 1
+        if row.run_id == SMOKE_TEST_RUN:
+            counts["smoke_test"] += 1
             continue
         key, content = put_row(s3, output_bucket, row)
         _own_rows[key] = content
@@ -185,7 +187,7 @@ def process_record(
 def number_in(metadata: dict[str, str], name: str, default: int) -> int:
     """`default` for an object that was not put by upload_images_s3.py."""
     text = metadata.get(name, "")
-    return int(text) if text.isdecimal() and len(text) < LONGEST_NUMBER else default
+    return int(text) if text.isdecimal() and len(text) < MAX_NUMBER else default
 
 
 def environment_of(s3) -> str:
@@ -200,7 +202,7 @@ def fetch(s3, bucket: str, key: str) -> tuple[bytes | None, int, dict[str, str]]
     response = s3.get_object(Bucket=bucket, Key=key)
     with response["Body"] as body:
         size = response["ContentLength"]
-        return (body.read() if size <= MOST_BYTES else None), size, response["Metadata"]
+        return (body.read() if size <= MAX_BYTES else None), size, response["Metadata"]
 
 
 def store(s3, bucket: str, key: str, jpeg: bytes) -> None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import PIL
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError, features
 
-from lambda_function.limits import MOST_MEMORY, TooSlow, limits
+from lambda_function.limits import MAX_MEMORY, TooSlow, limits
 
 TARGET_SIZE = (800, 600)
 JPEG_QUALITY = 80  # the reference run's setting; a change makes old results incomparable
@@ -36,11 +36,11 @@ TRANSFORM_VERSION = "2"  # raise it when the output bytes of any picture change
 REFUSED_FORMATS = {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}
 # Decoded pixels. They take up to 12 bytes each, in formats whose decoders hold several copies 16 to
 # 25 (measured, see tests/benchmarks/worst_pictures.py): so that what a header admits stays below
-# MOST_MEMORY, and both arms refuse the same pictures.
-MOST_PIXELS = 120_000_000
-MOST_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000}
-LONGEST_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
-MOST_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
+# MAX_MEMORY, and both arms refuse the same pictures.
+MAX_PIXELS = 120_000_000
+MAX_PIXELS_OF = {"AVIF": 64_000_000, "WEBP": 64_000_000, "JPEG2000": 50_000_000}
+MAX_SIDE = 1_000_000  # pixels; each row and column takes memory of its own in resizing
+MAX_BYTES = 400_000_000  # of a file: an uncompressed RGB picture of the most pixels
 ORIENTATION_TAG = 0x0112
 TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,7 +52,7 @@ TRANSPOSE_OF_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 SIXTEEN_TO_EIGHT_BITS = [(value + 128) // 257 for value in range(65536)]
-LONGEST_JPEG_COMMENT = 65533  # bytes; a marker's length field has 16 bits
+MAX_JPEG_COMMENT = 65533  # bytes; a marker's length field has 16 bits
 
 Image.init()  # load every plugin now: an import inside the timed region would count as work
 FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
@@ -115,8 +115,8 @@ def _filter_after_draft(shrink_x: float, shrink_y: float) -> Image.Resampling:
 
 
 def _check_size(image: Image.Image) -> None:
-    most = MOST_PIXELS_OF.get(image.format, MOST_PIXELS)
-    if image.width * image.height > most or max(image.size) > LONGEST_SIDE:
+    most = MAX_PIXELS_OF.get(image.format, MAX_PIXELS)
+    if image.width * image.height > most or max(image.size) > MAX_SIDE:
         raise UnreadableImage(f"{image.width}x{image.height} pixels are too many to decode")
 
 
@@ -186,7 +186,7 @@ def _flat_rgb(image: Image.Image) -> Image.Image:
         white.info = image.info
         image = Image.alpha_composite(white, image.convert("RGBA"))
     comment = image.info.get("comment") or b""  # text in a PNG, which JPEG stores as UTF-8
-    if len(comment.encode() if isinstance(comment, str) else comment) > LONGEST_JPEG_COMMENT:
+    if len(comment.encode() if isinstance(comment, str) else comment) > MAX_JPEG_COMMENT:
         del image.info["comment"]  # legal in a GIF or PNG, impossible in a JPEG
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -198,7 +198,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that can be read here"
     if isinstance(error, MemoryError):
-        return f"decoding it takes more than {MOST_MEMORY // 2**20} MB of memory"
+        return f"decoding it takes more than {MAX_MEMORY // 2**20} MB of memory"
     text = re.sub(r"\s+", " ", re.sub(r"0x[0-9a-fA-F]+", "0x", str(error))).strip()
     return f"{type(error).__name__}: {text}"[:200]
 
@@ -218,10 +218,10 @@ def measure_transform(data: bytes | None) -> Measurement:
     """Times `transform_image(data)` and nothing else: both arms take their proc_ms from here.
 
     `proc_ms` is wall time; `cpu_ms` is the process's CPU time over the same interval. `data` is
-    None for a file of more than MOST_BYTES, which is not read.
+    None for a file of more than MAX_BYTES, which is not read.
     """
     if data is None:
-        error = f"UnreadableImage: a file of more than {MOST_BYTES:,} bytes is too large to decode"
+        error = f"UnreadableImage: a file of more than {MAX_BYTES:,} bytes is too large to decode"
         return Measurement(None, "", error, 0.0, 0.0)
     output, error = None, ""
     start = end = _clocks()

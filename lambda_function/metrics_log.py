@@ -42,7 +42,7 @@ ROWS_PREFIX = "metrics/rows/"
 
 LEASE_S = 30  # a holder that is older than this is taken for dead
 STOP_BEFORE_S = 5  # stop appending this long before the function's time-out
-LONGEST_WAIT_S = 0.2  # upper bound of the random wait after a lost compare-and-swap
+MAX_WAIT_S = 0.2  # upper bound of the random wait after a lost compare-and-swap
 BATCH_ROWS = 1000  # one page of a listing, and the most that one DeleteObjects takes
 PARALLEL_READS = 16
 
@@ -173,7 +173,7 @@ def put_row(s3, bucket: str, row: MetricRow) -> tuple[str, bytes]:
             break
         # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
         # is found to be in the CSV already and dropped.
-        time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
+        time.sleep(random.uniform(0, MAX_WAIT_S))  # nosec B311 # a wait, no secret
     return key, body
 
 
@@ -270,7 +270,7 @@ def _append(s3, bucket: str, found: dict[str, MetricRow], time_left_s: Callable[
         if not new or put_if(s3, bucket, CSV_KEY, whole, "text/csv", **condition):
             delete_objects(s3, bucket, list(found))
             return len(new)
-        time.sleep(random.uniform(0, LONGEST_WAIT_S))  # nosec B311 # a wait, no secret
+        time.sleep(random.uniform(0, MAX_WAIT_S))  # nosec B311 # a wait, no secret
     return 0
 
 

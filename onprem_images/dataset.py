@@ -24,8 +24,8 @@ from metrics.common.paths import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, wri
 
 NOT_PICTURES = {".gitkeep", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}
 LARGEST_FIRST = 10  # one picture in so many goes first by size
-LONGEST_KEY = 1024 - len("processed/.jpg")  # bytes; S3 allows 1,024 with prefix and suffix
-LONGEST_NAME = 255  # bytes of a file or folder name, on all common file systems
+MAX_KEY = 1024 - len("processed/.jpg")  # bytes; S3 allows 1,024 with prefix and suffix
+MAX_NAME = 255  # bytes of a file or folder name, on all common file systems
 # What XML 1.0 cannot carry: S3 could store such a key, but neither list nor delete it in a batch.
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
@@ -73,7 +73,7 @@ def order_of_pass(pictures: list[Picture], round_number: int) -> list[Picture]:
     The largest tenth first, so that no large picture is left for the end; the rest shuffled, so
     that a drift during the pass is not mistaken for an effect of the pictures' size. The shuffle
     depends on the round alone, so every run repeats it; and which pictures are in work together
-    changes their times, so the two passes that --aa compares, 1 and 2, 3 and 4, have the same.
+    changes their times, so the two passes that --self-check compares (1 and 2, 3 and 4) agree.
     """
     head = -(-len(pictures) // LARGEST_FIRST)
     rest = pictures[head:]
@@ -114,11 +114,11 @@ def check_keys(keys: list[str], told_apart: Callable[[str], str] = str) -> None:
             length = len(key.encode())
         except UnicodeEncodeError:
             raise UserError(f"{os.fsencode(key)!r} is not UTF-8; rename it") from None
-        if length > LONGEST_KEY:
-            raise UserError(f"{key!r} is longer than {LONGEST_KEY} bytes; shorten it")
+        if length > MAX_KEY:
+            raise UserError(f"{key!r} is longer than {MAX_KEY} bytes; shorten it")
         if NOT_XML.search(key):
             raise UserError(f"{key!r} has a control character that S3 cannot list; rename it")
-        if max(len(part.encode()) for part in output_name(key).split("/")) > LONGEST_NAME:
+        if max(len(part.encode()) for part in output_name(key).split("/")) > MAX_NAME:
             raise UserError(f"the output of {key!r} would have too long a name; shorten it")
         other = outputs.setdefault(told_apart(output_name(key)), key)
         if other != key:
@@ -193,5 +193,5 @@ def manifest_bytes(
         ],
     }
     if until is not None:
-        content["until"] = until
+        content["precision"] = until
     return json.dumps(content, ensure_ascii=False).encode()

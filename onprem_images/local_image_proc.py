@@ -20,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from tqdm import tqdm
 
 from lambda_function.image_transform import (
-    MOST_BYTES,
+    MAX_BYTES,
     Measurement,
     measure_picture,
     output_name,
@@ -140,7 +140,7 @@ def process_picture(picture: Picture, run_id: str, round_number: int) -> MetricR
 def read_picture(path: Path) -> tuple[bytes | None, int]:
     """The file's bytes (None: too many to be read) and their number."""
     size = path.stat().st_size
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         return None, size
     data = path.read_bytes()
     return data, len(data)

@@ -26,7 +26,7 @@ from lambda_function.metrics_log import (
     rows_from_csv,
 )
 from metrics.collect.cloud_rows import wait_for_rows
-from metrics.collect.dead_letters import failure_settler
+from metrics.collect.dead_letters import failure_queue_drainer
 from metrics.common.cli import UserError
 from onprem_images.dataset import Picture, load_pictures
 from upload_images_s3 import upload_images
@@ -65,10 +65,10 @@ def some_pictures(folder: Path) -> list[Picture]:
 def process(cloud: Cloud, pictures: list[Picture]) -> None:
     """Upload and wait, as master_pipeline.py does it."""
     s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-    settle = failure_settler(cloud, find_function(cloud), s3, buckets)
+    settle = failure_queue_drainer(cloud, find_function(cloud), s3, buckets)
     upload_images(s3, buckets, pictures, RUN)
     expected = {RowId(RUN, 1, picture.image_key) for picture in pictures}
-    wait_for_rows(s3, buckets.output, expected, WAIT_S, settle_failures=settle)
+    wait_for_rows(s3, buckets.output, expected, WAIT_S, drain_failure_queue=settle)
 
 
 @contextlib.contextmanager

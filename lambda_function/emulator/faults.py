@@ -41,7 +41,7 @@ KINDS = {
 }
 CONNECTION = "embedded_cloud.socket"  # where the server puts it in the environment of a request
 OF_FUNCTIONS = ("kill", "timeout")  # what happens to no other client of S3
-LONGEST_DELAY_S = 1.5
+MAX_DELAY_S = 1.5
 THROTTLED_S = 1.0  # each time
 ANSWERS = {
     "error": ("500 Internal Server Error", "InternalError"),
@@ -76,10 +76,10 @@ class Faults:
     def waits_of_event(self, what: str) -> list[float]:
         """Seconds until each delivery of an event."""
         draw = self._draw(f"event {what}")
-        first = draw.uniform(0, LONGEST_DELAY_S) if self._first_of(["delay"], draw) else 0.0
+        first = draw.uniform(0, MAX_DELAY_S) if self._first_of(["delay"], draw) else 0.0
         while self._first_of(["throttle"], draw):
             first += THROTTLED_S
-        again = draw.uniform(0, LONGEST_DELAY_S)
+        again = draw.uniform(0, MAX_DELAY_S)
         return [first, again] if self._first_of(["duplicate"], draw) else [first]
 
     def _draw(self, subject: str) -> random.Random:

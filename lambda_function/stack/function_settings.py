@@ -11,7 +11,7 @@ from pathlib import Path
 
 from metrics.common.cli import UserError
 from metrics.common.paths import write_whole
-from metrics.common.worker_pool import interrupts_put_off
+from metrics.common.worker_pool import defer_interrupts
 
 
 def settings_now(client, name: str) -> dict[str, int | None]:
@@ -59,7 +59,7 @@ def changed(
         )
         yield
     finally:
-        with interrupts_put_off():  # a second Ctrl-C would leave the function as it is
+        with defer_interrupts():  # a second Ctrl-C would leave the function as it is
             change(client, name, before["memory_mb"], before["concurrency"])
             if saved:
                 saved.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 HOURS_A_MONTH = 365.25 * 24 / 12
-LARGEST = 1e7  # of any of these: what is beyond is a slip of the finger
-LEAST = 1e-6
+MAX_ASSUMED = 1e7  # of any of these: what is beyond is a slip of the finger
+MIN_ASSUMED = 1e-6
 
 
 def _assumed(default: float, unit: str, meaning: str, source: str) -> float:
@@ -104,15 +104,15 @@ def checked(content: object) -> Assumptions:
     assumptions = Assumptions(**content)
     for one in fields(assumptions):
         value = getattr(assumptions, one.name)
-        largest = 1 if one.metadata["unit"] == "SHARE" else LARGEST
-        if isinstance(value, bool) or not LEAST <= value <= largest:
+        largest = 1 if one.metadata["unit"] == "SHARE" else MAX_ASSUMED
+        if isinstance(value, bool) or not MIN_ASSUMED <= value <= largest:
             raise ValueError(f"odd assumption {one.name}: {value!r}")
     return assumptions
 
 
 def _number_of(unit: str) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        if not LEAST <= (number := _float(text)) <= LARGEST:
+        if not MIN_ASSUMED <= (number := _float(text)) <= MAX_ASSUMED:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
         return number
 
@@ -121,7 +121,7 @@ def _number_of(unit: str) -> Callable[[str], float]:
 
 def _share(text: str) -> float:
     number = _float(text[:-1]) / 100 if text.endswith("%") else _float(text)
-    if not LEAST <= number <= 1:
+    if not MIN_ASSUMED <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share up to 100%, such as 50% or 0.5")
     return number
 

@@ -18,7 +18,7 @@ import pandas as pd
 from metrics.analysis.assumptions import HOURS_A_MONTH, Assumptions
 from metrics.analysis.comparison import Comparison, makespans_s
 from metrics.analysis.cost import PRICES_OF, bill_of, total_usd
-from metrics.analysis.interval import CONFIDENCE, over_rounds
+from metrics.analysis.interval import CONFIDENCE, geometric_mean_ci
 from metrics.analysis.stability import was_resumed
 from metrics.analysis.steadiness import Measure
 
@@ -27,17 +27,17 @@ MONTH_S = HOURS_A_MONTH * 3600
 
 @dataclass(frozen=True)
 class BreakEven:
-    """`usd_a_picture` is of the cloud, `pictures_per_s` of the machine."""
+    """`usd_a_picture` is of the cloud, `throughput_per_s` of the machine."""
 
     assumptions: Assumptions
     usd_a_picture: Measure
-    pictures_per_s: Measure
+    throughput_per_s: Measure
     on_aws: bool
 
     @property
     def capacity(self) -> Measure:
         """Pictures a month."""
-        return _scaled(self.pictures_per_s, MONTH_S * self.assumptions.utilisation)
+        return _scaled(self.throughput_per_s, MONTH_S * self.assumptions.utilisation)
 
     @property
     def costs_meet(self) -> Measure:
@@ -81,8 +81,8 @@ def break_even_of(
     if was_resumed(comparison.record):
         return "no break-even: the run was resumed, and its makespans may hold the pause"
     on_prem, cloud = (comparison.rows[arm.name] for arm in comparison.arms)
-    usd = measure_of_rounds(usd_by_round(cloud, invocations), comparison.looked)
-    rate = measure_of_rounds(pictures_per_s_by_round(on_prem), comparison.looked)
+    usd = measure_of_rounds(usd_by_round(cloud, invocations), comparison.sequential)
+    rate = measure_of_rounds(pictures_per_s_by_round(on_prem), comparison.sequential)
     if math.isnan(usd.value):
         return comparison.break_even
     if math.isnan(rate.value):
@@ -102,12 +102,12 @@ def pictures_per_s_by_round(rows: pd.DataFrame) -> list[float]:
     return list((done / makespans_s(rows)).dropna())
 
 
-def measure_of_rounds(values: list[float], looked: bool = False) -> Measure:
+def measure_of_rounds(values: list[float], sequential: bool = False) -> Measure:
     """Of the rounds that tell."""
     known = [value for value in values if 0 < value < math.inf]
     if not known:
         return Measure(note="unknown")
-    estimate = over_rounds(known, looked)
+    estimate = geometric_mean_ci(known, sequential)
     if len(known) == 1:
         note = "one round: no interval, 25% are allowed for drift"
         return Measure(estimate.ratio, estimate.low, estimate.high, note)
@@ -191,7 +191,7 @@ def assumption_lines(found: BreakEven | str) -> list[tuple[str, str, str]]:
     if isinstance(found, str):
         return []
     durations = "billed in this run" if found.on_aws else "this machine's durations, not AWS's"
-    rate = f"{count_text(found.pictures_per_s.value)} pictures/s"
+    rate = f"{count_text(found.throughput_per_s.value)} pictures/s"
     usd = f"{1e6 * found.usd_a_picture.value:,.2f} USD"
     return [
         *found.assumptions.lines(),
@@ -214,6 +214,6 @@ def break_even_content(found: BreakEven | str) -> dict[str, object]:
         "capacity_pictures_a_month": asdict(found.capacity),
         "machine_usd_a_month": found.assumptions.month_usd,
         "cloud_usd_a_picture": asdict(found.usd_a_picture),
-        "on_prem_pictures_per_s": asdict(found.pictures_per_s),
+        "on_prem_pictures_per_s": asdict(found.throughput_per_s),
         "assumptions": asdict(found.assumptions),
     }

@@ -27,7 +27,7 @@ from metrics.common.paths import SWEEP, shown, whole_file
 # 1  2026-11: first version
 FORMAT = 1
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same run gives the same bundle
-LARGEST_MEMBER = 2**32  # bytes, unpacked: a zip that claims more was made to do harm
+MAX_MEMBER = 2**32  # bytes, unpacked: a zip that claims more was made to do harm
 OUTPUTS = "outputs/"
 NOT_A_BUNDLE = (  # what reading a file raises that is no zip, a damaged or an odd one
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
@@ -40,13 +40,13 @@ class Choices:
     """What a user decided about the judgement, beside the rows."""
 
     run_id: str | None = None
-    aa: bool = False
+    self_check: bool = False
     allow_partial: bool = False
     assumptions: Assumptions = field(default_factory=Assumptions)
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunFiles:
     """All that a judgement rests on. A file that there is none of is None."""
 
     local_csv: Path
@@ -62,28 +62,28 @@ class Evidence:
 
 def pack(
     target: Path,
-    evidence: Evidence,
+    run_files: RunFiles,
     pixels: PixelDifferences,
     outputs: dict[str, bytes],
     results: list[Path],
 ) -> None:
     """Write the bundle. `outputs` are JPEGs by their hash; `results` go in under their names."""
     members = {
-        "bundle.json": json.dumps({"format": FORMAT, **asdict(evidence.choices)}).encode(),
-        "local_metrics.csv": evidence.local_csv.read_bytes(),
+        "bundle.json": json.dumps({"format": FORMAT, **asdict(run_files.choices)}).encode(),
+        "local_metrics.csv": run_files.local_csv.read_bytes(),
         "pixel_differences.csv": pixels_to_csv(pixels),
     }
-    if evidence.cloud_csv:
-        members["lambda_metrics.csv"] = evidence.cloud_csv.read_bytes()
-    if evidence.manifest:
-        members["manifest.json"] = evidence.manifest.read_bytes()
-    if evidence.run_json:
-        members["run.json"] = evidence.run_json
-    if evidence.invocations:
-        members["invocations.csv"] = evidence.invocations
+    if run_files.cloud_csv:
+        members["lambda_metrics.csv"] = run_files.cloud_csv.read_bytes()
+    if run_files.manifest:
+        members["manifest.json"] = run_files.manifest.read_bytes()
+    if run_files.run_json:
+        members["run.json"] = run_files.run_json
+    if run_files.invocations:
+        members["invocations.csv"] = run_files.invocations
     members |= {f"{OUTPUTS}{sha256}.jpg": jpeg for sha256, jpeg in outputs.items()}
-    if evidence.sweep:
-        members |= {f"{SWEEP.name}/{name}": data for name, data in kept_files(evidence.sweep)}
+    if run_files.sweep:
+        members |= {f"{SWEEP.name}/{name}": data for name, data in kept_files(run_files.sweep)}
     members |= {path.name: path.read_bytes() for path in results}
     with whole_file(target) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
@@ -92,8 +92,8 @@ def pack(
             archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
 
 
-def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
-    """The evidence in a bundle, its files put into `folder`, and the summary.json that was packed.
+def unpack(bundle: Path, folder: Path) -> tuple[RunFiles, bytes]:
+    """The run files in a bundle, its files put into `folder`, and the summary.json that was packed.
 
     Only members that pack() writes are read. Raises UserError for anything that is no bundle.
     """
@@ -105,7 +105,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
             content["assumptions"] = checked(content.get("assumptions", {}))  # older have none
             choices = _checked(Choices(**content))
             names = set(archive.namelist())
-            if "lambda_metrics.csv" not in names and not choices.aa:
+            if "lambda_metrics.csv" not in names and not choices.self_check:
                 raise ValueError("no cloud rows in it")
             paths = {}
             for name in {"local_metrics.csv", "lambda_metrics.csv", "manifest.json"} & names:
@@ -117,7 +117,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
                 if is_kept_file(name.removeprefix(f"{SWEEP.name}/")):
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).write_bytes(_member(archive, name))
-            evidence = Evidence(
+            run_files = RunFiles(
                 local_csv=paths["local_metrics.csv"],
                 cloud_csv=paths.get("lambda_metrics.csv"),
                 manifest=paths.get("manifest.json"),
@@ -130,7 +130,7 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
                 choices=choices,
                 sweep=folder / SWEEP.name,
             )
-            return evidence, _member(archive, "summary.json")
+            return run_files, _member(archive, "summary.json")
     except FileNotFoundError:
         raise UserError(
             f"{shown(bundle)} does not exist; name a file that --bundle wrote"
@@ -142,12 +142,12 @@ def unpack(bundle: Path, folder: Path) -> tuple[Evidence, bytes]:
 def _checked(choices: Choices) -> Choices:
     if not (choices.run_id is None or isinstance(choices.run_id, str)):
         raise TypeError(f"run_id is {choices.run_id!r}")
-    if not (isinstance(choices.aa, bool) and isinstance(choices.allow_partial, bool)):
+    if not (isinstance(choices.self_check, bool) and isinstance(choices.allow_partial, bool)):
         raise TypeError(f"odd choices {choices}")
     return choices
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > LARGEST_MEMBER:
+    if archive.getinfo(name).file_size > MAX_MEMBER:
         raise ValueError(f"{name} is too large")
     return archive.read(name)

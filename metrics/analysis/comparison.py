@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metrics.analysis.interval import RatioEstimate, estimate_ratio, over_rounds
-from metrics.analysis.ledger import JOIN, Ledger, Manifest, take_stock
+from metrics.analysis.interval import RatioEstimate, estimate_ratio, geometric_mean_ci
+from metrics.analysis.ledger import JOIN, Ledger, Manifest, reconcile
 from metrics.analysis.output_equivalence import STATES, PixelDifferences, classify
 from metrics.analysis.stability import (
     FEW_PICTURES,
-    cpu_share,
+    cpu_utilisation,
     warnings_of_arm,
     warnings_of_machine,
     was_resumed,
@@ -36,7 +36,7 @@ from metrics.common.findings import Finding, counted, names_of, printable
 if TYPE_CHECKING:
     from metrics.analysis.break_even import BreakEven
 
-LARGEST_COLD_EFFECT = 0.02
+MAX_COLD_EFFECT = 0.02
 YEARS = (1971, 2200)  # of timestamps that can be meant
 PHASES = ("fetch_ms", "proc_ms", "store_ms")
 
@@ -51,7 +51,7 @@ class Arm:
 
 
 ARMS = (Arm("on_prem", "on-prem", "on_prem"), Arm("cloud", "the cloud", "cloud"))
-ARMS_OF_AA = (
+ARMS_OF_SELF_CHECK = (
     Arm("pass_a", "on-prem A", "on_prem"),
     Arm("pass_b", "on-prem B", "on_prem"),
 )
@@ -78,10 +78,10 @@ class ArmSummary:
     min_ms: float
     max_ms: float
     cold_mean_ms: float
-    busy_s: float
-    cpu_share: float
+    processing_s: float
+    cpu_utilisation: float
     makespans_s: tuple[float, ...]
-    pictures_per_s: float
+    throughput_per_s: float
 
     @property
     def makespan_s(self) -> float:
@@ -97,7 +97,7 @@ class Comparison:
     line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
-    where nothing can be said. `looked`: the number of rounds was decided by looking at them.
+    where nothing can be said. `sequential`: the number of rounds was decided by looking at them.
     `steadiness` has each arm's measures by name. `break_even` is why there is none, where its cost
     is not known.
     """
@@ -118,7 +118,7 @@ class Comparison:
     is_partial: bool
     record: dict
     steadiness: dict[str, dict[str, Measure]]
-    looked: bool = False
+    sequential: bool = False
     break_even: "BreakEven | str" = (
         "no break-even: no REPORT lines of Lambda tell what a picture costs"
     )
@@ -136,8 +136,8 @@ class Comparison:
         return self.pairs[f"proc_ms_{self.second.name}"] / self.pairs[f"proc_ms_{self.first.name}"]
 
     @property
-    def same_work_counts(self) -> dict[str, int]:
-        counts = self.pairs["same_work"].value_counts()
+    def equivalence_counts(self) -> dict[str, int]:
+        counts = self.pairs["output_equivalence"].value_counts()
         return {state: int(counts.get(state, 0)) for state in (*STATES, "")}
 
 
@@ -165,13 +165,13 @@ def compare(
     if not any((part["run_id"] == run_id).any() for part in given.values()):
         runs = sorted({*first["run_id"].unique(), *second["run_id"].unique()})
         raise UserError(f"no row of run {run_id!r}; there are {runs}")
-    ledger, rows = take_stock(given, run_id, manifest)
+    ledger, rows = reconcile(given, run_id, manifest)
     rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
     merged = _join(rows, names)
     ok = [merged[f"status_{arm}"] == "ok" for arm in names]
     is_pair = ok[0] & ok[1]
-    merged["same_work"] = ""
-    merged.loc[is_pair, "same_work"] = classify(merged[is_pair], names, pixels or {})
+    merged["output_equivalence"] = ""
+    merged.loc[is_pair, "output_equivalence"] = classify(merged[is_pair], names, pixels or {})
     pairs = merged[is_pair]
     gaps, void = _gaps(ledger, arms)
     problems = [
@@ -182,11 +182,11 @@ def compare(
     ]
     if pairs.empty:
         problems.append(Finding("no picture was processed in both arms"))
-    looked = manifest is not None and manifest.until is not None
-    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, looked)
+    sequential = manifest is not None and manifest.precision is not None
+    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, sequential)
     if estimate is None and not pairs.empty:
         problems.append(Finding("no picture was processed in both arms in every round"))
-    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, looked)
+    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, sequential)
     summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
     without_cold = _ratio_without_cold(pairs, names)
     comparison = Comparison(
@@ -200,14 +200,14 @@ def compare(
         per_picture_cpu=cpu_estimate,
         whole_job=None
         if gaps or was_resumed(record or {})
-        else _whole_job(summaries, names, looked),
+        else _whole_job(summaries, names, sequential),
         signed_rank_p=signed_rank_p,
         ratio_without_cold=without_cold,
         problems=problems,
         warnings=[],
         is_partial=bool(gaps),
         record=record or {},
-        looked=looked,
+        sequential=sequential,
         steadiness={arm.name: steadiness(rows[arm.name], arm.source) for arm in arms},
     )
     excused = gaps if allow_partial else []
@@ -287,7 +287,7 @@ def _odd_arms(rows: dict[str, pd.DataFrame], arms: tuple[Arm, Arm]) -> list[Find
 def _different_work(
     merged: pd.DataFrame, pairs: pd.DataFrame, names: tuple[str, str], manifest: Manifest | None
 ) -> list[Finding]:
-    """Evidence that the arms did not do the same to the same pictures."""
+    """RunFiles that the arms did not do the same to the same pictures."""
     a, b = names
     problems = []
 
@@ -306,7 +306,7 @@ def _different_work(
         note(pairs[pairs[f"orig_size_{a}"] != expected], "the input is not the manifest's")
     versions = [pairs[f"transform_{name}"].astype(object) for name in names]
     note(pairs[versions[0] != versions[1]], "other transform versions")
-    is_different = pairs["same_work"] == "different"
+    is_different = pairs["output_equivalence"] == "different"
     hashes = [pairs[f"output_sha256_{name}"] for name in names]
     has_hash = [part != "" for part in hashes]
     other_hash = is_different & (hashes[0] != hashes[1])
@@ -353,10 +353,10 @@ def summarise(rows: pd.DataFrame, arm: Arm) -> ArmSummary:
         min_ms=times.min(),
         max_ms=times.max(),
         cold_mean_ms=done.loc[done["cold_start"], "proc_ms"].mean(),
-        busy_s=times.sum() / 1000,
-        cpu_share=cpu_share(done),
+        processing_s=times.sum() / 1000,
+        cpu_utilisation=cpu_utilisation(done),
         makespans_s=tuple(spans),
-        pictures_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
+        throughput_per_s=float((per_round / spans).median()) if len(spans) else math.nan,
     )
 
 
@@ -376,7 +376,7 @@ def makespans_s(rows: pd.DataFrame) -> pd.Series:
 
 
 def _per_picture(
-    pairs: pd.DataFrame, column: str, names: tuple[str, str], looked: bool
+    pairs: pd.DataFrame, column: str, names: tuple[str, str], sequential: bool
 ) -> tuple[RatioEstimate | None, float]:
     """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
     signed-rank test over them, which knows nothing of drift."""
@@ -385,7 +385,7 @@ def _per_picture(
         return None, math.nan
     means = logs.mean(axis=1)
     p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
-    return estimate_ratio(logs, looked=looked), p
+    return estimate_ratio(logs, sequential=sequential), p
 
 
 def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) -> np.ndarray:
@@ -405,12 +405,12 @@ def log_ratio_table(pairs: pd.DataFrame, column: str, names: tuple[str, str]) ->
 
 
 def _whole_job(
-    summaries: dict[str, ArmSummary], names: tuple[str, str], looked: bool
+    summaries: dict[str, ArmSummary], names: tuple[str, str], sequential: bool
 ) -> RatioEstimate | None:
     a, b = (np.array(summaries[name].makespans_s) for name in names)
     if len(a) != len(b) or len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         return None  # one round tells nothing of how much makespans scatter
-    return over_rounds(b / a, looked)
+    return geometric_mean_ci(b / a, sequential)
 
 
 def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str]) -> float:
@@ -428,7 +428,7 @@ def _warnings(comparison: Comparison) -> list[Finding]:
     if estimate is not None and estimate.pictures < FEW_PICTURES:
         text = f"only {counted(estimate.pictures, 'picture')}: other pictures may say otherwise"
         found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
-    if unproved := comparison.same_work_counts[""]:
+    if unproved := comparison.equivalence_counts[""]:
         text = f"same work is not proved for {counted(unproved, 'pair')}: no hashes, sizes only"
         found.append(Finding(text))
     if estimate is not None and estimate.rounds < comparison.pairs["round"].nunique():
@@ -453,7 +453,7 @@ def _warnings(comparison: Comparison) -> list[Finding]:
             found.append(Finding(f"{arm.label}: {counted(len(failed), 'picture')} failed", failed))
     if estimate is not None and not math.isnan(comparison.ratio_without_cold):
         warm = comparison.ratio_without_cold
-        if abs(math.log(warm) - estimate.log_ratio) > math.log1p(LARGEST_COLD_EFFECT):
+        if abs(math.log(warm) - estimate.log_ratio) > math.log1p(MAX_COLD_EFFECT):
             text = (
                 f"cold starts count: without them the ratio is {warm:.2f}, "
                 f"with them {estimate.ratio:.2f}"

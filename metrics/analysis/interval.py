@@ -20,9 +20,9 @@ One round says nothing about drift, so its interval is widened by an allowance f
 
 Who looks after each round, and stops once the interval is narrow, stops at rounds that happen to
 resemble each other: the intervals would then cover the truth in 88 to 95% only. So nobody looks
-before FEWEST_ROUNDS (rounds.py), and such an interval is wider by LOOKING, which makes it 94 to 96%
-(simulated: tests/benchmarks/interval_coverage.py --until). The stop depends on the width alone, not
-on where the interval lies.
+before MIN_ROUNDS (rounds.py), and such an interval is wider by LOOKING, which makes it 94 to 96%
+(simulated: tests/benchmarks/interval_coverage.py --precision). The stop depends on the width
+alone, not on where the interval lies.
 """
 
 import math
@@ -36,19 +36,19 @@ CONFIDENCE = 0.95
 POWER = 0.80
 # Two passes one after the other over the same pictures on the same machine differed by up to 24%
 # (24 A/A trials on a shared 2-core machine): less than that, one round cannot tell from drift.
-DRIFT_ALLOWANCE = 1.25
+DRIFT_MARGIN = 1.25
 # In the same trials they differed by 2.5% on average: the standard deviation, if that is normal.
 TYPICAL_DRIFT = 0.025 * math.sqrt(math.pi / 2)
 LOOKING = 1.1  # of the standard error
-LARGEST_LOG = 709.0  # a larger one has no float for its number
-LEAST_P = 1e-16  # smaller ones are not told apart
+MAX_LOG = 709.0  # a larger one has no float for its number
+MIN_P = 1e-16  # smaller ones are not told apart
 
 
 @dataclass(frozen=True)
 class RatioEstimate:
     """The geometric mean of B / A; `log_` fields are natural logarithms.
 
-    `allowance` is the factor that the interval was widened by for drift; 1 where the rounds' own
+    `drift_margin` is the factor that the interval was widened by for drift; 1 where the rounds' own
     spread tells.
     """
 
@@ -57,7 +57,7 @@ class RatioEstimate:
     log_ratio: float
     v_rounds: float
     v_pictures: float
-    allowance: float
+    drift_margin: float
 
     @property
     def ratio(self) -> float:
@@ -73,7 +73,9 @@ class RatioEstimate:
 
     @property
     def log_half_width(self) -> float:
-        return self.critical_value(1 - CONFIDENCE) * self.standard_error + math.log(self.allowance)
+        return self.critical_value(1 - CONFIDENCE) * self.standard_error + math.log(
+            self.drift_margin
+        )
 
     @property
     def includes_1(self) -> bool:
@@ -86,15 +88,15 @@ class RatioEstimate:
 
     @property
     def p_value(self) -> float:
-        """Of the paired test that the arms differ by no more than the allowance (none: not at all).
-        Below 1 - CONFIDENCE exactly when the interval excludes 1."""
-        beyond = abs(self.log_ratio) - math.log(self.allowance)
+        """Of the paired test that the arms differ by no more than the drift margin (none: not at
+        all). Below 1 - CONFIDENCE exactly when the interval excludes 1."""
+        beyond = abs(self.log_ratio) - math.log(self.drift_margin)
         if beyond <= 0:
             return 1.0
-        if beyond >= self.critical_value(LEAST_P) * self.standard_error:
-            return LEAST_P
+        if beyond >= self.critical_value(MIN_P) * self.standard_error:
+            return MIN_P
         return optimize.brentq(
-            lambda p: self.critical_value(p) * self.standard_error - beyond, LEAST_P, 1
+            lambda p: self.critical_value(p) * self.standard_error - beyond, MIN_P, 1
         )
 
     def critical_value(self, p: float) -> float:
@@ -116,7 +118,7 @@ class RatioEstimate:
     def detectable_difference(self) -> float:
         """The difference, as a part of 1, that such an experiment finds with probability POWER."""
         spare = stats.t.ppf(POWER, self._degrees_of_freedom) * self._spread
-        return math.expm1(min(self.log_half_width + spare, LARGEST_LOG))
+        return math.expm1(min(self.log_half_width + spare, MAX_LOG))
 
     @property
     def _spread(self) -> float:
@@ -139,7 +141,7 @@ class RatioEstimate:
     def with_rounds(self, rounds: int) -> "RatioEstimate":
         """What to expect of an experiment like this one with so many rounds."""
         of_one = TYPICAL_DRIFT**2 if self.rounds == 1 else self.v_rounds * self.rounds
-        return replace(self, rounds=rounds, v_rounds=of_one / rounds, allowance=1.0)
+        return replace(self, rounds=rounds, v_rounds=of_one / rounds, drift_margin=1.0)
 
     def with_pictures(self, pictures: int) -> "RatioEstimate":
         """What to expect of an experiment like this one with so many pictures. That their noise
@@ -149,24 +151,24 @@ class RatioEstimate:
 
 
 def _exp(log: float) -> float:
-    return math.exp(min(log, LARGEST_LOG))
+    return math.exp(min(log, MAX_LOG))
 
 
-def over_rounds(values: Sequence[float], looked: bool = False) -> RatioEstimate | None:
+def geometric_mean_ci(values: Sequence[float], sequential: bool = False) -> RatioEstimate | None:
     """The geometric mean of a value for each round, and its interval; None where one is unknown."""
     values = np.asarray(values, float)
     if len(values) == 0 or not np.all(np.isfinite(values) & (values > 0)):
         return None
-    return estimate_ratio(np.log(values)[None, :], looked=looked)
+    return estimate_ratio(np.log(values)[None, :], sequential=sequential)
 
 
 def estimate_ratio(
-    log_ratios: np.ndarray, allowance: float | None = None, looked: bool = False
+    log_ratios: np.ndarray, drift_margin: float | None = None, sequential: bool = False
 ) -> RatioEstimate:
     """From log ratios of n pictures (lines) in R rounds (columns), at least one each, none missing.
 
-    `allowance` for drift defaults to none with several rounds, to DRIFT_ALLOWANCE with one.
-    `looked`: how many rounds there are was decided by looking at them.
+    `drift_margin` for drift defaults to none with several rounds, to DRIFT_MARGIN with one.
+    `sequential`: how many rounds there are was decided by looking at them.
     """
     n, rounds = log_ratios.shape
     mean = log_ratios.mean()
@@ -177,8 +179,8 @@ def estimate_ratio(
         residual_ms = (residuals**2).sum() / ((n - 1) * (rounds - 1))
     v_rounds = of_rounds.var(ddof=1) / rounds if rounds > 1 else 0.0
     v_pictures = of_pictures.var(ddof=1) / n - residual_ms / (n * rounds) if n > 1 else 0.0
-    if allowance is None:
-        allowance = 1.0 if rounds > 1 else DRIFT_ALLOWANCE
-    wider = LOOKING**2 if looked else 1.0
+    if drift_margin is None:
+        drift_margin = 1.0 if rounds > 1 else DRIFT_MARGIN
+    wider = LOOKING**2 if sequential else 1.0
     v_rounds, v_pictures = wider * v_rounds, wider * max(v_pictures, 0.0)
-    return RatioEstimate(n, rounds, float(mean), v_rounds, v_pictures, allowance)
+    return RatioEstimate(n, rounds, float(mean), v_rounds, v_pictures, drift_margin)

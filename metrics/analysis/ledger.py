@@ -8,7 +8,7 @@ Vocabulary
     duplicate   a further row of a picture in the same arm and round; the first counts
     late        a row of another run
     unknown     a row of this run about a picture or a round that is not in the manifest
-    coverage    done and failed rows / rows that there should be, over both arms
+    completeness    done and failed rows / rows that there should be, over both arms
 """
 
 import json
@@ -22,8 +22,8 @@ from metrics.common.cli import UserError
 from metrics.common.paths import shown
 
 JOIN = ["image_key", "round"]
-MOST_ROUNDS = 10_000  # more is a mistake
-MOST_ROWS = 20_000_000  # of an arm: more would fill the memory, and is a mistake, too
+MAX_ROUNDS = 10_000  # more is a mistake
+MAX_ROWS = 20_000_000  # of an arm: more would fill the memory, and is a mistake, too
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Ledger:
         return int(self.counts["done"].sum() + self.counts["failed"].sum())
 
     @property
-    def coverage(self) -> float:
+    def completeness(self) -> float:
         return self.accounted / self.expected if self.expected else 0.0
 
 
-def take_stock(
+def reconcile(
     rows_by_arm: dict[str, pd.DataFrame], run_id: str, manifest: Manifest | None
 ) -> tuple[Ledger, dict[str, pd.DataFrame]]:
     """The ledger of a run, and of each arm's rows those that count: one a picture and round.
@@ -99,7 +99,7 @@ def _expected(own: dict[str, pd.DataFrame], manifest: Manifest | None) -> pd.Dat
         keys, rounds = known["image_key"].unique(), sorted(known["round"].unique())
     else:
         keys, rounds = manifest.pictures["image_key"].unique(), range(1, manifest.rounds + 1)
-    if len(keys) * len(rounds) > MOST_ROWS:
+    if len(keys) * len(rounds) > MAX_ROWS:
         product = f"{len(keys):,} pictures x {len(rounds):,} rounds"
         raise UserError(f"{product} are more than can be judged; are the rounds right?")
     parts = [pd.DataFrame({"image_key": keys, "round": number}) for number in rounds]
@@ -138,9 +138,9 @@ def parse_manifest(data: bytes) -> Manifest:
     run_id, rounds = content["run_id"], content.get("rounds", 1)
     if not isinstance(run_id, str):
         raise TypeError("run_id is no text")
-    if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
+    if type(rounds) is not int or not 1 <= rounds <= MAX_ROUNDS:
         raise ValueError(f"rounds is {rounds!r}")
-    until = content.get("until")
+    until = content.get("precision")
     if until is not None and not (isinstance(until, float) and 0 < until < math.inf):
         raise ValueError(f"until is {until!r}")
     lines = [(p["image_key"], p["size"], p["sha256"]) for p in content["pictures"]]

@@ -29,8 +29,8 @@ from onprem_images.outputs import is_inside
 # Measured on the sample set: when one value in twenty is rounded the other way before encoding,
 # the output stays above 45.5 dB and within 21 levels; another filter or a quality of 79 instead of
 # 80 gives 42.2 dB at most.
-LEAST_PSNR_DB = 44.0
-LARGEST_DIFFERENCE = 32  # levels of 255
+MIN_PSNR_DB = 44.0
+MAX_DIFFERENCE = 32  # levels of 255
 STATES = ("identical", "equivalent", "different")
 
 
@@ -43,7 +43,7 @@ class PixelDifference:
 
     @property
     def is_rounding(self) -> bool:
-        return self.psnr_db >= LEAST_PSNR_DB and self.largest <= LARGEST_DIFFERENCE
+        return self.psnr_db >= MIN_PSNR_DB and self.largest <= MAX_DIFFERENCE
 
 
 # The output of an arm (its source, an image key, the output's hash) as JPEG, if it is at hand.

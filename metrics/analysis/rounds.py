@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST_ROUNDS = 4  # of a run that adds rounds: the first that cancels a steady and a curved drift
+MIN_ROUNDS = 4  # of a run that adds rounds: the first that cancels a steady and a curved drift
 
 
 def first_arm_leads(round_number: int) -> bool:

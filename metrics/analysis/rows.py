@@ -23,8 +23,8 @@ NUMBERS = (
 CATEGORIES = ("source", "run_id", "status", "error", "worker", "environment", "transform")
 DEFAULTS = {"round": "1", "status": "ok", "cold_start": "false"}
 WORDS = {"status": ("ok", "error"), "cold_start": ("true", "false")}
-LEAST_TIME_MS = 1e-6  # of work that was done: no clock tells less, and ratios need it
-LARGEST_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
+MIN_TIME_MS = 1e-6  # of work that was done: no clock tells less, and ratios need it
+MAX_NUMBER = 1e16  # beyond any size, time and round: what is larger is an error in the file
 CHUNK_ROWS = 50_000
 
 
@@ -142,11 +142,11 @@ def _typed(lines: list[int], cells: Cells, source: str, name: str) -> dict[str, 
 def _no_numbers(numbers: np.ndarray, column: str, cells: Cells) -> np.ndarray:
     """Where a cell is not what its column promises. An empty one is NaN, where the reference run
     has no such column."""
-    bad = ~((numbers >= 0) & (numbers <= LARGEST_NUMBER))
+    bad = ~((numbers >= 0) & (numbers <= MAX_NUMBER))
     if column == "round":
         bad |= (numbers < 1) | (numbers != np.floor(numbers))
     elif column not in REFERENCE_COLUMNS:
         bad &= cells[column] != ""
     if column == "proc_ms":
-        bad |= (numbers < LEAST_TIME_MS) & (cells["status"] == "ok")
+        bad |= (numbers < MIN_TIME_MS) & (cells["status"] == "ok")
     return bad

@@ -15,7 +15,7 @@ from metrics.common.cli import without_credentials
 from metrics.common.machine import CpuCounters, describe
 from metrics.common.paths import RUN_JSON, write_whole
 
-MOST = 2**63  # a number of run.json
+MAX_NUMBER = 2**63  # a number of run.json
 NO_STEP = dict.fromkeys(("step", "start", "end", "status"), "unknown")
 # What is_record() asks of run.json: a type, or a dict or list of such.
 _NUMBER = (int, float, type(None))
@@ -57,7 +57,7 @@ def is_record(content: object, shape: object = SHAPE) -> bool:
             (part, shape.get(name, object) if named else shape) for name, part in content.items()
         ]
         return all(is_record(part, asked) for part, asked in parts)
-    if isinstance(content, int) and abs(content) > MOST:
+    if isinstance(content, int) and abs(content) > MAX_NUMBER:
         return False
     return not isinstance(shape, dict) and isinstance(content, shape)
 

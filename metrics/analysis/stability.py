@@ -17,16 +17,16 @@ from scipy import stats
 from lambda_function.emulator.cpu_quota import FULL_VCPU_MB
 from metrics.common.findings import Finding, counted
 
-LARGEST_SPREAD = 0.10  # pyperf's limit, too
-LARGEST_DRIFT = 0.05
+MAX_SPREAD = 0.10  # pyperf's limit, too
+MAX_DRIFT = 0.05
 DRIFT_P = 0.01
-LEAST_PLACE_SD = 0.1  # of places in a pass: two rounds have one order, which tells nothing of drift
+MIN_PLACE_SD = 0.1  # of places in a pass: two rounds have one order, which tells nothing of drift
 FEW_PICTURES = 20
 NEIGHBOURS = 11  # pictures of like size that one is held against
 OUTLIER_SPREADS = 6.0
 OUTLIER_FACTOR = 1.5  # and at least this much slower than expected
-LEAST_CPU_SHARE = 0.9
-LARGEST_STEAL = 0.02
+MIN_CPU_UTILISATION = 0.9
+MAX_STEAL = 0.02
 ON_THIS_MACHINE = ("local", "embedded")
 IN_CLOUD = ("aws", "embedded")
 
@@ -83,7 +83,7 @@ def spread(residual: pd.Series) -> float:
 
 
 def _spread(label: str, residual: pd.Series, rounds: int) -> list[Finding]:
-    if (width := spread(residual)) <= LARGEST_SPREAD:
+    if (width := spread(residual)) <= MAX_SPREAD:
         return []
     if rounds > 1:
         text = f"{label}: times of the same picture spread by {width:.0%} from round to round"
@@ -96,10 +96,10 @@ def _drift_within(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[F
     # Less what is usual, like the residual: a picture that always comes early tells nothing.
     place = beyond_expected(place_in_pass(rows), rows)
     known = residual.notna() & place.notna()
-    if known.sum() < FEW_PICTURES or place[known].std() < LEAST_PLACE_SD:
+    if known.sum() < FEW_PICTURES or place[known].std() < MIN_PLACE_SD:
         return []
     line = stats.linregress(place[known], residual[known])
-    if line.pvalue >= DRIFT_P or abs(line.slope) < math.log1p(LARGEST_DRIFT):
+    if line.pvalue >= DRIFT_P or abs(line.slope) < math.log1p(MAX_DRIFT):
         return []
     change = f"{abs(math.expm1(line.slope)):.0%} {'slower' if line.slope > 0 else 'faster'}"
     text = f"{label}: pictures became {change} from the first to the last of a pass"
@@ -111,7 +111,7 @@ def _drift_between(label: str, rows: pd.DataFrame) -> list[Finding]:
     rounds_of_picture = rows.groupby("image_key")["round"].transform("nunique")
     complete = rows[rounds_of_picture == rows["round"].nunique()]
     mean = np.log(complete["proc_ms"]).groupby(complete["round"]).mean()
-    if len(mean) < 2 or np.ptp(mean) < math.log1p(LARGEST_DRIFT):
+    if len(mean) < 2 or np.ptp(mean) < math.log1p(MAX_DRIFT):
         return []
     return [
         Finding(
@@ -136,7 +136,7 @@ def _outliers(label: str, rows: pd.DataFrame, residual: pd.Series) -> list[Findi
 
 
 def _shared_processor(label: str, rows: pd.DataFrame) -> list[Finding]:
-    share = cpu_share(rows)
+    share = cpu_utilisation(rows)
     if is_throttled(rows):
         memory_mb = function_memory_mb(rows)
         text = (
@@ -146,7 +146,7 @@ def _shared_processor(label: str, rows: pd.DataFrame) -> list[Finding]:
         if not math.isnan(share):
             text += f" (CPU time is {share:.0%} of wall time)"
         return [Finding(text, advice=f"{FULL_VCPU_MB} MB give a whole one")]
-    if not share < LEAST_CPU_SHARE:
+    if not share < MIN_CPU_UTILISATION:
         return []
     return [
         Finding(
@@ -166,7 +166,7 @@ def function_memory_mb(rows: pd.DataFrame) -> float:
     return float(pd.to_numeric(rows["memory_mb"], errors="coerce").max())
 
 
-def cpu_share(rows: pd.DataFrame) -> float:
+def cpu_utilisation(rows: pd.DataFrame) -> float:
     """CPU time as a part of wall time over `ok` rows; NaN for a file without CPU times."""
     known = rows[rows["cpu_ms"].notna()]
     return float(known["cpu_ms"].sum() / known["proc_ms"].sum()) if len(known) else math.nan
@@ -186,7 +186,7 @@ def warnings_of_machine(record: dict) -> list[Finding]:
         found.append(Finding(text, advice=advice))
     ended = record.get("rounds_ended") or ""
     if ended and "and not within" in ended:
-        found.append(Finding(f"--until was not reached: {ended}", advice="allow more rounds"))
+        found.append(Finding(f"--precision was not reached: {ended}", advice="allow more rounds"))
     if throttles := record.get("throttles"):
         text = f"the cloud: AWS throttled {counted(int(throttles), 'invocation')}"
         advice = "they ran later: raise the account's or the function's concurrency"
@@ -194,7 +194,7 @@ def warnings_of_machine(record: dict) -> list[Finding]:
     for step in record.get("steps", []):
         machine = step.get("machine") or {}
         name = step["step"] + (f" (round {step['round']})" if step.get("round") else "")
-        if machine.get("steal_share", 0) > LARGEST_STEAL:
+        if machine.get("steal_share", 0) > MAX_STEAL:
             text = f"{name}: other guests of the host took {machine['steal_share']:.0%} of the CPU"
             found.append(Finding(text, advice="use more rounds, or a machine of your own"))
         if machine.get("quota_throttled_ms", 0) > 0:

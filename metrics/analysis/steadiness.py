@@ -15,11 +15,11 @@ import pandas as pd
 from scipy import stats
 
 from metrics.analysis.cost import Bill
-from metrics.analysis.interval import CONFIDENCE, LARGEST_LOG, estimate_ratio
-from metrics.analysis.stability import LEAST_PLACE_SD, beyond_expected, place_in_pass, residuals
+from metrics.analysis.interval import CONFIDENCE, MAX_LOG, estimate_ratio
+from metrics.analysis.stability import MIN_PLACE_SD, beyond_expected, place_in_pass, residuals
 
-LEAST_VALUES = 5  # of fewer times, a round's spread or slope says nothing
-LEAST_ROUNDS = 3
+MIN_VALUES = 5  # of fewer times, a round's spread or slope says nothing
+MIN_ROUNDS_FOR_SPREAD = 3
 PER_1000 = 1000
 TOO_LARGE = 10_000  # to be worth a number
 
@@ -129,7 +129,7 @@ def _over_rounds(known: pd.DataFrame, log_value, unknown: str = "too few times")
     if len(logs) == 0:
         return Measure(note=unknown if len(known) else "too few times")
     value = _exp(logs.mean())
-    if (why := _too_few(rounds)) or len(logs) < LEAST_ROUNDS:
+    if (why := _too_few(rounds)) or len(logs) < MIN_ROUNDS_FOR_SPREAD:
         return Measure(value, note=why or "rounds with gaps")
     if np.isinf(logs).any():
         return Measure(value, note="no spread at all")
@@ -146,14 +146,14 @@ def _too_few(rounds: int) -> str:
 
 def _log_cv(part: pd.DataFrame) -> float:
     """Of times whose logarithms are normal."""
-    if len(part) < LEAST_VALUES:
+    if len(part) < MIN_VALUES:
         return math.nan
-    variance = min(part["residual"].var(), LARGEST_LOG)
+    variance = min(part["residual"].var(), MAX_LOG)
     return math.log(math.expm1(variance)) / 2 if variance > 0 else -math.inf
 
 
 def _log_tail(part: pd.DataFrame) -> float:
-    if len(part) < LEAST_VALUES:
+    if len(part) < MIN_VALUES:
         return math.nan
     # The usual estimator's p99 is too small for some hundred times: about their second largest.
     middle, slowest = np.quantile(part["residual"], [0.50, 0.99], method="median_unbiased")
@@ -163,7 +163,7 @@ def _log_tail(part: pd.DataFrame) -> float:
 def _slope(part: pd.DataFrame) -> float:
     """Change of the residual over a pass; unknown where every round had about the same order."""
     part = part[part["place"].notna()]
-    if len(part) < LEAST_VALUES or part["place"].std() < LEAST_PLACE_SD:
+    if len(part) < MIN_VALUES or part["place"].std() < MIN_PLACE_SD:
         return math.nan
     return stats.linregress(part["place"], part["residual"]).slope
 
@@ -187,7 +187,7 @@ def _drift_over_run(known: pd.DataFrame) -> Measure:
 
 
 def _exp(log: float) -> float:
-    return math.exp(min(log, LARGEST_LOG))
+    return math.exp(min(log, MAX_LOG))
 
 
 def _at_least_1(tail: Measure) -> Measure:

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 from metrics.analysis.interval import POWER, RatioEstimate
-from metrics.analysis.rounds import FEWEST_ROUNDS
+from metrics.analysis.rounds import MIN_ROUNDS
 from metrics.common.findings import counted
 from metrics.report.verdict import difference
 
-MOST_ROUNDS = 200  # that a plan looks at
+MAX_PLANNED_ROUNDS = 200  # that a plan looks at
 MORE_PICTURES = (1, 2, 4)  # times as many as the pilot had
 
 
@@ -34,7 +34,7 @@ def reason_to_stop(
     """Why no round is to follow the `rounds` done; empty when one is. `time_s` and `usd` are what
     it would have come to after that one."""
     width = half_width(estimate) if estimate else math.inf
-    if rounds >= FEWEST_ROUNDS and width <= limits.half_width:
+    if rounds >= MIN_ROUNDS and width <= limits.half_width:
         return f"the interval is ±{width:.1%}, within ±{limits.half_width:.1%}"
     if rounds >= limits.max_rounds:
         return f"--max-rounds {limits.max_rounds} is reached; {_still(width, limits)}"
@@ -63,7 +63,9 @@ def plan_lines(pilot: RatioEstimate, wanted: float) -> list[str]:
     ]
     for times in MORE_PICTURES:
         rounds = rounds_needed(pilot.with_pictures(times * pilot.pictures), wanted)
-        enough = counted(rounds, "round") if rounds else f"not with {MOST_ROUNDS} rounds either"
+        enough = (
+            counted(rounds, "round") if rounds else f"not with {MAX_PLANNED_ROUNDS} rounds either"
+        )
         lines.append(f"  {counted(times * pilot.pictures, 'picture')}: {enough}")
     if pilot.rounds == 1:
         lines.append("  (one round says nothing about drift: a typical one is assumed)")
@@ -71,8 +73,8 @@ def plan_lines(pilot: RatioEstimate, wanted: float) -> list[str]:
 
 
 def rounds_needed(pilot: RatioEstimate, wanted: float) -> int | None:
-    """The fewest rounds, 2 at least, that find such a difference; None when MOST_ROUNDS do not."""
-    for rounds in range(2, MOST_ROUNDS + 1):
+    """The fewest rounds, 2 at least, that find such a difference; None beyond MAX_PLANNED_ROUNDS."""
+    for rounds in range(2, MAX_PLANNED_ROUNDS + 1):
         if pilot.with_rounds(rounds).detectable_difference <= wanted:
             return rounds
     return None

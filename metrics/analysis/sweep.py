@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 KINDS = SCALE, PARALLELISM, MEMORY = "scale", "parallelism", "memory"
 ROUNDS = 3  # of a point, unless --rounds says otherwise: fewer give no useful interval
-LONGEST_RUN_ID = 40  # of a sweep: its runs' names are longer
+MAX_RUN_ID = 40  # of a sweep: its runs' names are longer
 SEED = 20261124
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 SETTING_JSON = "setting.json"
@@ -90,7 +90,7 @@ def settings_of(args: argparse.Namespace, pictures: int) -> list[Setting]:
     itself = Setting(
         kind="",
         pictures=pictures,
-        rounds=0 if args.until else args.rounds or 1,
+        rounds=0 if args.precision else args.rounds or 1,
         workers=args.workers[-1],
         concurrency=args.concurrency[-1] if sweeps else None,
         memory_mb=args.memory[0] if len(args.memory) == 1 else None,
@@ -107,7 +107,7 @@ def settings_of(args: argparse.Namespace, pictures: int) -> list[Setting]:
         found.append(replace(parallel, concurrency=concurrency) if sweeps else parallel)
     if len(args.memory) > 1:
         found += [replace(point, kind=MEMORY, memory_mb=memory) for memory in args.memory]
-    if found and not (args.rounds or args.until):
+    if found and not (args.rounds or args.precision):
         itself = replace(itself, rounds=ROUNDS)
     return [*found, itself]
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from metrics.analysis.comparison import Comparison
 from metrics.analysis.cost import Bill, cost_by_part, total_usd
-from metrics.analysis.interval import CONFIDENCE, RatioEstimate, over_rounds
+from metrics.analysis.interval import CONFIDENCE, RatioEstimate, geometric_mean_ci
 from metrics.analysis.sweep import MEMORY, PARALLELISM, SCALE, Setting
 from metrics.common.findings import counted
 
@@ -32,13 +32,13 @@ class Point:
     billed: pd.DataFrame | None
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every row is there, of the right memory, and the arms did the same: else it
         proves nothing."""
-        return not self.why_not_whole
+        return not self.why_incomplete
 
     @property
-    def why_not_whole(self) -> str:
+    def why_incomplete(self) -> str:
         if self.comparison.problems:
             return str(self.comparison.problems[0])
         if self.comparison.is_partial:
@@ -51,7 +51,9 @@ class Point:
 
     def makespan(self, arm: str) -> RatioEstimate | None:
         """In seconds."""
-        return over_rounds(self.comparison.summaries[arm].makespans_s, self.comparison.looked)
+        return geometric_mean_ci(
+            self.comparison.summaries[arm].makespans_s, self.comparison.sequential
+        )
 
     @property
     def ratio(self) -> RatioEstimate | None:
@@ -60,23 +62,23 @@ class Point:
         if len(first) != len(second):
             return None
         ratios = np.array(second) / np.array(first)
-        return over_rounds(ratios, self.comparison.looked)
+        return geometric_mean_ci(ratios, self.comparison.sequential)
 
     @property
     def time_ms(self) -> RatioEstimate | None:
         """The function's duration for a picture, without cold starts."""
-        return over_rounds(self._times_ms, self.comparison.looked)
+        return geometric_mean_ci(self._times_ms, self.comparison.sequential)
 
     @property
     def cost_usd(self) -> RatioEstimate | None:
         """Of 1,000 pictures, S3 requests and the rest of the bill included; what is spread over the
         rounds is the computing."""
-        return over_rounds(self._costs_usd, self.comparison.looked)
+        return geometric_mean_ci(self._costs_usd, self.comparison.sequential)
 
     @property
     def product(self) -> RatioEstimate | None:
         """Time x cost, round by round: both follow from the same durations."""
-        return over_rounds(self._times_ms * self._costs_usd, self.comparison.looked)
+        return geometric_mean_ci(self._times_ms * self._costs_usd, self.comparison.sequential)
 
     @property
     def _times_ms(self) -> np.ndarray:
@@ -110,9 +112,9 @@ class Sweep:
     def broken(self) -> list[str]:
         """Points that are not whole, and why."""
         return [
-            f"{named(point.setting)}: {point.why_not_whole}"
+            f"{named(point.setting)}: {point.why_incomplete}"
             for point in self.points
-            if not point.is_whole
+            if not point.is_complete
         ]
 
 
@@ -128,12 +130,12 @@ def quotient(upper: RatioEstimate, lower: RatioEstimate) -> RatioEstimate:
         log_ratio=upper.log_ratio - lower.log_ratio,
         v_rounds=upper.v_rounds + lower.v_rounds,
         v_pictures=0.0,
-        allowance=max(upper.allowance, lower.allowance),
+        drift_margin=max(upper.drift_margin, lower.drift_margin),
     )
 
 
 def _rounds_of_both(upper: RatioEstimate, lower: RatioEstimate) -> int:
-    """The fewer, whose spread is the less certain; one round has no spread, but an allowance."""
+    """The fewer, whose spread is the less certain; one round has no spread, but an drift_margin."""
     fewer, more = sorted((upper.rounds, lower.rounds))
     return fewer if fewer > 1 else more
 
@@ -192,7 +194,7 @@ def crossings(points: list[Point]) -> list[Crossing]:
     against that of the number of pictures. The interval holds the places where 1 cannot be told
     from the ratio there (a test at each, turned around). Only between places where it can be told,
     to either side: else noise alone would cross."""
-    known = [(p.setting.pictures, p.ratio) for p in points if p.is_whole and p.ratio]
+    known = [(p.setting.pictures, p.ratio) for p in points if p.is_complete and p.ratio]
     if len(known) < 2:
         return []
     logs = np.log([n for n, _ in known])
@@ -217,13 +219,13 @@ def half_widths(at: np.ndarray, logs: np.ndarray, ratios: list[RatioEstimate]) -
     weight = (at - logs[right - 1]) / (logs[right] - logs[right - 1])
     variances = np.array([ratio.v_rounds for ratio in ratios])
     df = np.array([max(ratio.rounds - 1, 1) for ratio in ratios])
-    allowance = np.array([math.log(ratio.allowance) for ratio in ratios])
+    drift_margin = np.array([math.log(ratio.drift_margin) for ratio in ratios])
     parts = np.array([(1 - weight) ** 2 * variances[right - 1], weight**2 * variances[right]])
     total = parts.sum(axis=0)
     squares = (parts**2 / np.array([df[right - 1], df[right]])).sum(axis=0)
     freedom = np.where(squares > 0, total**2 / np.where(squares > 0, squares, 1), 1)
     critical = stats.t.isf((1 - CONFIDENCE) / 2, freedom)
-    drift = np.maximum(allowance[right - 1], allowance[right])
+    drift = np.maximum(drift_margin[right - 1], drift_margin[right])
     return critical * np.sqrt(total) + drift
 
 
@@ -266,7 +268,7 @@ def rate(pictures: int, makespan_s: RatioEstimate) -> RatioEstimate:
 
 
 def scale_sentence(points: list[Point]) -> str:
-    whole = [p for p in points if p.is_whole and p.ratio]
+    whole = [p for p in points if p.is_complete and p.ratio]
     if len(whole) < 2:
         return "cannot tell how the arms grow: fewer than two points are whole"
     first, second = whole[-1].comparison.first.label, whole[-1].comparison.second.label
@@ -317,7 +319,7 @@ def speed_ups(points: list[Point], arm: str) -> list[tuple[int, RatioEstimate, R
     by_number: dict[int, Point] = {}
     for point in points:
         number = point.setting.workers if arm == "on_prem" else point.setting.concurrency
-        if number and point.is_whole and point.makespan(arm):
+        if number and point.is_complete and point.makespan(arm):
             by_number.setdefault(number, point)
     if not by_number:
         return []
@@ -395,7 +397,7 @@ def memory(points: list[Point]) -> Sweep:
 
 
 def memory_sentence(points: list[Point]) -> str:
-    whole = [p for p in points if p.is_whole and p.time_ms and p.cost_usd]
+    whole = [p for p in points if p.is_complete and p.time_ms and p.cost_usd]
     if len(whole) < 2:
         return "cannot tell which memory is best: fewer than two points are whole and reported"
     said = []
@@ -435,4 +437,4 @@ def digits(value: float) -> str:
 def state(point: Point) -> str:
     if point.comparison.problems:
         return "not comparable"
-    return "all" if point.is_whole else f"{point.comparison.ledger.coverage:.1%}"
+    return "all" if point.is_complete else f"{point.comparison.ledger.completeness:.1%}"

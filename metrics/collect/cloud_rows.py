@@ -49,13 +49,13 @@ def wait_for_rows(
     expected: set[RowId],
     timeout_s: float,
     allow_partial: bool = False,
-    settle_failures: Callable[[set[RowId]], object] | None = None,
+    drain_failure_queue: Callable[[set[RowId]], object] | None = None,
 ) -> list[MetricRow]:
     """The rows of all `expected` pictures, once each has one.
 
     When rows stop coming, and before giving up, what is durable is appended from here (the function
-    that was appending may have died), after `settle_failures` has made error rows for those of the
-    missing that the function failed on. Faults of the cloud that may pass are waited out. After
+    that was appending may have died), after `drain_failure_queue` has made error rows for those of
+    the missing that the function failed on. Faults of the cloud that may pass are waited out. After
     `timeout_s`, raises UserError that names the missing; with `allow_partial` says so on stderr and
     returns what there is.
     """
@@ -84,8 +84,8 @@ def wait_for_rows(
                 last_news = time.monotonic()
             if gave_last_chance or time.monotonic() - last_news > STALLED_S:
                 with _faults_waited_out():
-                    if settle_failures:
-                        settle_failures(expected - found.keys())
+                    if drain_failure_queue:
+                        drain_failure_queue(expected - found.keys())
                 with _faults_waited_out():
                     append_leftovers(s3, bucket, time_left_s(APPEND_LIMIT_S))
                 last_news = time.monotonic()

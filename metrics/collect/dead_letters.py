@@ -21,7 +21,7 @@ HIDDEN_S = 120  # from a message's delivery until it may come again
 ROUNDED = timedelta(seconds=1)  # LastModified has whole seconds
 
 
-def failure_settler(
+def failure_queue_drainer(
     cloud: Cloud, function: dict[str, str], s3, buckets: Buckets
 ) -> Callable[[set[RowId]], object] | None:
     """Gives the missing their rows, as far as the queue tells of them; None without a queue."""

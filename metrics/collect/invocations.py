@@ -20,8 +20,8 @@ from metrics.common.paths import write_whole
 
 POLL_S = 2.0
 # Written within seconds as a rule; AWS promises nothing.
-LONGEST_WAIT_S = 60.0
-LONGEST_SILENCE_S = 10.0  # without a single line: other emulators write none
+MAX_WAIT_S = 60.0
+MAX_SILENCE_S = 10.0  # without a single line: other emulators write none
 CLOCK_SKEW_MS = 5 * 60 * 1000  # between the rows' clock and the log group's, and the init phase
 NUMBER = r"([0-9.]+)"
 REPORT = {
@@ -78,7 +78,7 @@ def save_invocations(
 
 
 def collect_invocations(
-    logs, log_group: str, request_ids: set[str], since_ms: int, limit_s: float = LONGEST_WAIT_S
+    logs, log_group: str, request_ids: set[str], since_ms: int, limit_s: float = MAX_WAIT_S
 ) -> list[Invocation]:
     """All tries of these requests that the log group tells of, waiting up to `limit_s` for lines
     that are not there yet."""
@@ -86,7 +86,7 @@ def collect_invocations(
     while True:
         found = _read(logs, log_group, request_ids, since_ms)
         waited_s = time.monotonic() - begin
-        limit = limit_s if found else min(limit_s, LONGEST_SILENCE_S)
+        limit = limit_s if found else min(limit_s, MAX_SILENCE_S)
         if request_ids <= {one.request_id for one in found} or waited_s >= limit:
             return found
         time.sleep(min(wait_s, limit_s))

@@ -30,7 +30,7 @@ FUNCTION_JSON = RESULTS / "function_settings.json"  # while a sweep has changed 
 PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed run leaves some
 CHART_NAMES = (
     *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
-    *("coverage", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
+    *("completeness", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
     *("steadiness", "break_even"),
 )
 

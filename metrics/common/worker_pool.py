@@ -41,7 +41,7 @@ def worker_pool(
         # The pool starts a worker for each task that finds none idle, and all are busy with
         # starting until the last one has.
         started = queue.SimpleQueue()
-        with interrupts_put_off():
+        with defer_interrupts():
             for _ in range(workers):
                 pool.submit(_nothing).add_done_callback(started.put)
         try:
@@ -62,7 +62,7 @@ def results(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple
     done, waiting = queue.SimpleQueue(), iter(tasks)
     handed_over = taken = 0
     while True:
-        with interrupts_put_off():
+        with defer_interrupts():
             for task in itertools.islice(waiting, TASKS_AHEAD - (handed_over - taken)):
                 pool.submit(function, *task).add_done_callback(done.put)
                 handed_over += 1
@@ -73,7 +73,7 @@ def results(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable[tuple
 
 
 @contextlib.contextmanager
-def interrupts_put_off() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait: between two starts they would leave a worker waiting for others.
 
     What starts meanwhile inherits the blocked SIGINT for good: Ctrl-C is for the parent, which ends

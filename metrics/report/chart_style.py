@@ -174,9 +174,9 @@ def ratio_texts(estimate: RatioEstimate) -> tuple[str, str]:
 
 
 def allowance_note(estimate: RatioEstimate | None) -> list[str]:
-    if estimate is None or estimate.allowance == 1:
+    if estimate is None or estimate.drift_margin == 1:
         return []
-    wider = f"{estimate.allowance - 1:.0%}"
+    wider = f"{estimate.drift_margin - 1:.0%}"
     return [f"One round: the interval is widened by {wider} for drift between the passes."]
 
 

@@ -64,13 +64,13 @@ from metrics.report.stability_chart import plot_steadiness
 EQUAL_GREY = "#808080"  # a picture that took as long in both
 PHASE_KINDS = ("fetch", "process", "store")
 LEDGER_KINDS = ("done", "failed", "missing")
-MOST_POINTS = 20_000
-MOST_OUTLIERS = 1_000
-MOST_BARS = 2_000
-MOST_HATCHED = 24
-MOST_WHISKERS = 60
-MOST_ROUNDS = 6
-MOST_SEPARATORS = 50
+MAX_POINTS = 20_000
+MAX_OUTLIERS = 1_000
+MAX_BARS = 2_000
+MAX_HATCHED = 24
+MAX_WHISKERS = 60
+MAX_DRAWN_ROUNDS = 6
+MAX_SEPARATORS = 50
 TIME_SLICES = 160
 TICKS_OF_RATIOS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5)
 TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit in (1, 2, 5))
@@ -190,7 +190,7 @@ def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
         (box,) = boxplot_stats(times(comparison, look.name), whis=(5, 95))
         outliers = np.sort(box["fliers"])
         beyond = max(beyond, len(outliers))
-        box["fliers"] = outliers[evenly_spaced(len(outliers), MOST_OUTLIERS)]
+        box["fliers"] = outliers[evenly_spaced(len(outliers), MAX_OUTLIERS)]
         line = {"color": look.colour, "linewidth": 1.5}
         dots = {"markersize": 5, "alpha": 0.6, "markeredgewidth": 0}
         axes.bxp(
@@ -207,14 +207,14 @@ def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
     axes.set_xticks([0, 1], [look.label for look in arms])
     axes.set_xlim(-0.6, 1.6)
     finish_times(axes, comparison, "time per picture (ms)", theme)
-    return sample_note(beyond, MOST_OUTLIERS, "beyond the whiskers")
+    return sample_note(beyond, MAX_OUTLIERS, "beyond the whiskers")
 
 
 def plot_size_vs_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """Does the difference depend on the size of the picture?"""
     axes = style(figure.add_subplot(), theme, grid="both")
     pairs = comparison.pairs
-    shown = evenly_spaced(len(pairs), MOST_POINTS)
+    shown = evenly_spaced(len(pairs), MAX_POINTS)
     for look in looks(comparison):
         axes.scatter(
             pairs[f"orig_size_{look.name}"].to_numpy()[shown] / 1e6,
@@ -230,7 +230,7 @@ def plot_size_vs_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
     axes.set_xlim(left=0)
     axes.set_xlabel("size of the input file (MB)")
     finish_times(axes, comparison, "time per picture (ms)", theme)
-    return sample_note(len(pairs), MOST_POINTS, "pairs")
+    return sample_note(len(pairs), MAX_POINTS, "pairs")
 
 
 def opacity(points: int) -> float:
@@ -287,7 +287,7 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     axes.text(0.99, 0.03, f"{second} faster ↓", ha="right", **words)
     add_legend(axes, theme)
     notes = allowance_note(comparison.per_picture)
-    notes += sample_note(len(logs), MOST_POINTS, "pictures")
+    notes += sample_note(len(logs), MAX_POINTS, "pictures")
     if comparison.per_picture and comparison.per_picture.pictures < len(logs):
         used = comparison.per_picture.pictures
         notes.append(f"The mean is over the {counted(used, 'picture')} with a pair in every round.")
@@ -327,7 +327,7 @@ def ratio_axis(axes: Axes, limit: float) -> None:
 
 
 def draw_whiskers(axes: Axes, logs: pd.DataFrame, theme: Theme) -> None:
-    if len(logs) <= MOST_WHISKERS and (logs["min"] < logs["max"]).any():
+    if len(logs) <= MAX_WHISKERS and (logs["min"] < logs["max"]).any():
         rank = np.arange(1, len(logs) + 1)
         low, high = np.exp(logs["min"]), np.exp(logs["max"])
         line = {"color": theme.muted, "alpha": 0.7, "linewidth": 1.2, "zorder": 2}
@@ -337,14 +337,14 @@ def draw_whiskers(axes: Axes, logs: pd.DataFrame, theme: Theme) -> None:
 def draw_ratios(axes: Axes, logs: pd.DataFrame, comparison: Comparison) -> None:
     """Each picture in the colour and with the marker of the arm that was faster."""
     mean = logs["mean"].to_numpy()
-    shown = evenly_spaced(len(mean), MOST_POINTS)
+    shown = evenly_spaced(len(mean), MAX_POINTS)
     for arm, look, sign in zip(comparison.arms, looks(comparison), (1, -1), strict=True):
         of_look = shown[mean[shown] * sign > 0]
         count = int((mean * sign > 0).sum())
         axes.scatter(
             of_look + 1,
             np.exp(mean[of_look]),
-            s=36 if len(mean) <= MOST_WHISKERS else 12,
+            s=36 if len(mean) <= MAX_WHISKERS else 12,
             color=look.colour,
             marker=look.marker,
             linewidths=0,
@@ -376,7 +376,7 @@ def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> lis
     arms = (comparison.first, comparison.second)
     rounds = max(len(arm.makespans_s) for arm in arms)
     for offset, arm, look in zip((-0.2, 0.2), arms, looks(comparison), strict=True):
-        values = [arm.busy_s / max(len(arm.makespans_s), 1), arm.makespan_s]
+        values = [arm.processing_s / max(len(arm.makespans_s), 1), arm.makespan_s]
         bars = axes.bar(
             [0 + offset, 1 + offset],
             np.nan_to_num(values),
@@ -403,7 +403,7 @@ def plot_coverage(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     ledger = comparison.ledger
     counts = ledger.counts.assign(of=", round " + ledger.counts["round"].astype(str))
     rounds = counts["round"].nunique()
-    if rounds > MOST_ROUNDS:
+    if rounds > MAX_DRAWN_ROUNDS:
         counts = counts.drop(columns="of").groupby("arm", as_index=False).sum()
         counts = counts.assign(of=f", {rounds} rounds")
     bars = []
@@ -416,7 +416,7 @@ def plot_coverage(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     stacked_bars(axes, bars, theme, "rows (number)")
     kinds_legend(axes, LEDGER_KINDS, theme)
     share = share_text(ledger.accounted, ledger.expected)
-    title = f"coverage {share}: {ledger.accounted:,} of {ledger.expected:,} rows"
+    title = f"completeness {share}: {ledger.accounted:,} of {ledger.expected:,} rows"
     axes.set_title(title, loc="right", fontsize=11, fontweight="bold", color=theme.text)
     notes = [] if ledger.from_manifest else ["No manifest: what either arm has is expected."]
     return [*uncounted(comparison), *notes]
@@ -486,7 +486,7 @@ def plot_timeline(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     for axes, look, (part, unknown) in zip(panels, looks(comparison), edges, strict=True):
         draw_pictures(style(axes, theme, grid="x"), part, unknown, look, theme)
         draw_in_work(below, part, end_s, look)
-        notes += sample_note(len(part), MOST_BARS, "pictures")
+        notes += sample_note(len(part), MAX_BARS, "pictures")
     kinds_legend(panels[0], PHASE_KINDS, theme, bottom=1.12)  # its title is below
     below.set_xlim(0, end_s * 1.02)
     below.set_ylim(bottom=0)
@@ -514,9 +514,9 @@ def phase_edges(rows: pd.DataFrame, round_number: int) -> tuple[np.ndarray, int]
 
 def draw_pictures(axes: Axes, edges: np.ndarray, unknown: int, look: Look, theme: Theme) -> None:
     """A bar of three phases for each picture, the first begun at the bottom."""
-    drawn = edges[evenly_spaced(len(edges), MOST_BARS)]
+    drawn = edges[evenly_spaced(len(edges), MAX_BARS)]
     rank = np.linspace(0, len(edges), len(drawn) + 1)
-    few = len(drawn) <= MOST_HATCHED
+    few = len(drawn) <= MAX_HATCHED
     gap = 0.1 if few else 0
     low, high = rank[:-1] + gap, rank[1:] - gap
     for kind, left, right in zip(PHASE_KINDS, drawn.T, drawn.T[1:], strict=False):
@@ -585,7 +585,7 @@ def plot_stability(figure: Figure, comparison: Comparison, theme: Theme) -> list
         else:
             axes.axhline(0, color=theme.text, linewidth=0.8)
             draw_residuals(axes, part, limit, look, theme)
-        notes += sample_note(len(part), MOST_POINTS, "times")
+        notes += sample_note(len(part), MAX_POINTS, "times")
     panels[1].set_ylim(-limit, limit)
     panels[1].set_xlim(0, max(1, *(len(part) for part, _ in drawn)) + 1)
     whole_numbers(panels[1].xaxis)
@@ -630,14 +630,14 @@ def residuals_text(percent: pd.Series, limit: float) -> str:
 
 def draw_residuals(axes: Axes, part: pd.DataFrame, limit: float, look: Look, theme: Theme) -> None:
     """Points, the running median over the drawn ones, and a line between rounds."""
-    shown = part.iloc[evenly_spaced(len(part), MOST_POINTS)]
+    shown = part.iloc[evenly_spaced(len(part), MAX_POINTS)]
     beyond = shown["percent"].abs() > limit
     within, outside = shown[~beyond], shown[beyond]
     dots = {"s": 16, "alpha": opacity(len(shown)), "color": look.colour, "linewidths": 0}
     axes.scatter(within["place"], within["percent"], marker=look.marker, **dots)
     edge = np.sign(outside["percent"]) * limit * 0.96
     axes.scatter(outside["place"], edge, s=24, color=look.colour, marker="x")
-    separate = part["round"].nunique() <= MOST_SEPARATORS
+    separate = part["round"].nunique() <= MAX_SEPARATORS
     window = max(5, len(shown) // 20) | 1
     groups = shown.groupby(shown["round"] if separate else np.zeros(len(shown)), sort=False)
     median = groups["percent"].rolling(window, center=True, min_periods=1).median()
@@ -677,8 +677,8 @@ CHARTS = (
         plot_total_time,
     ),
     Chart(
-        "coverage",
-        "Coverage: is every picture accounted for?",
+        "completeness",
+        "Completeness: is every picture accounted for?",
         "A full bar of one colour is what a comparison needs. Failed pictures are accounted for, "
         "missing ones are not.",
         plot_coverage,

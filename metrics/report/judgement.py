@@ -1,4 +1,4 @@
-"""From the evidence of a run to everything that is printed and written about it."""
+"""From the run files of a run to everything that is printed and written about it."""
 
 import sys
 import tempfile
@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from metrics.analysis.break_even import break_even_of, sentence
-from metrics.analysis.bundle import Choices, Evidence, pack, unpack
-from metrics.analysis.comparison import ARMS, ARMS_OF_AA, Comparison, compare, only_run
+from metrics.analysis.bundle import Choices, RunFiles, pack, unpack
+from metrics.analysis.comparison import ARMS, ARMS_OF_SELF_CHECK, Comparison, compare, only_run
 from metrics.analysis.cost import Bill, bill_lines, bill_of
 from metrics.analysis.ledger import Manifest, read_manifest
 from metrics.analysis.output_equivalence import (
@@ -48,13 +48,13 @@ from metrics.common.paths import (
 from metrics.report.charts import CHARTS, draw_charts
 from metrics.report.page import ReportChart, render_report, slowest_pictures
 from metrics.report.run_diff import describe_changes
-from metrics.report.spreadsheet import defused
+from metrics.report.spreadsheet import escape_formulas
 from metrics.report.summary_json import summary_bytes
 from metrics.report.sweep_charts import chart_of
 from metrics.report.verdict import (
+    equivalence_line,
     ledger_line,
     ratio_line,
-    same_work_line,
     table,
     verdict_per_picture,
     verdict_whole_job,
@@ -67,14 +67,14 @@ CHARTS_FOLDER = "charts"
 FetchOutputs = Callable[[list[str]], None]
 
 
-def evidence_here(
+def run_files_here(
     local_csv: Path, cloud_csv: Path, manifest: Path | None, choices: Choices
-) -> Evidence:
+) -> RunFiles:
     """What lies in this checkout's folders."""
     pixels = pixels_from_csv(PIXELS_CSV.read_bytes()) if PIXELS_CSV.exists() else {}
-    return Evidence(
+    return RunFiles(
         local_csv=local_csv,
-        cloud_csv=None if choices.aa else cloud_csv,
+        cloud_csv=None if choices.self_check else cloud_csv,
         manifest=manifest,
         run_json=RUN_JSON.read_bytes() if RUN_JSON.exists() else None,
         invocations=INVOCATIONS_CSV.read_bytes() if INVOCATIONS_CSV.exists() else None,
@@ -86,42 +86,42 @@ def evidence_here(
 
 
 def judge(
-    evidence: Evidence,
+    run_files: RunFiles,
     folder: Path,
     bundle: Path | None = None,
-    against: Path | None = None,
+    baseline: Path | None = None,
     fetch_outputs: FetchOutputs | None = None,
     packed_summary: bytes | None = None,
     plan: float | None = None,
 ) -> int:
-    """Print all that follows from the evidence, and write it to `folder`; the exit code.
+    """Print all that follows from the run files, and write it to `folder`; the exit code.
 
     Outputs that are not here are fetched where there is a cloud to ask: of pictures whose outputs
     differ, and of the slowest, which the report shows. Raises UserError before anything is written
     when another summary follows than `packed_summary`. `plan` is a difference that a next
     experiment should find.
     """
-    comparison, pixels = compare_evidence(evidence, fetch_outputs)
-    invocations = invocations_of(evidence)
+    comparison, pixels = compare_run_files(run_files, fetch_outputs)
+    invocations = invocations_of(run_files)
     bill = bill_in(invocations, comparison)
     if bill:
         comparison = with_retries(comparison, bill)
-    break_even = break_even_of(comparison, invocations, evidence.choices.assumptions)
+    break_even = break_even_of(comparison, invocations, run_files.choices.assumptions)
     comparison = replace(comparison, break_even=break_even)
-    with_pixels = replace(evidence, pixels=pixels)
+    with_pixels = replace(run_files, pixels=pixels)
     sweeps = sweeps_in(with_pixels, comparison, bill, invocations)
     if packed_summary not in (None, summary_bytes(comparison, bill, sweeps)):
         raise UserError(
             "the statistics that follow from its rows are not those that were packed; was it "
             "changed, or made with another version of this program or its packages?"
         )
-    if pixels is not evidence.pixels:
+    if pixels is not run_files.pixels:
         write_whole(folder / PIXELS_CSV.name, pixels_to_csv(pixels))
-    changes = changes_since(against, evidence) if against else []
+    changes = changes_since(baseline, run_files) if baseline else []
     used: dict[str, bytes] = {}
 
     def outputs(source: str, image_key: str, sha256: str) -> bytes | None:
-        jpeg = evidence.outputs(source, image_key, sha256)
+        jpeg = run_files.outputs(source, image_key, sha256)
         if jpeg is not None:
             used[sha256] = jpeg
         return jpeg
@@ -135,7 +135,7 @@ def judge(
         print(*plan_lines(comparison.per_picture, plan), "", sep="\n")
     if bundle:
         results = [path for path in written if path.name in (SUMMARY_JSON.name, REPORT_HTML.name)]
-        pack(bundle, evidence, pixels, used, results)
+        pack(bundle, run_files, pixels, used, results)
         written.append(bundle)
     charts = [path for path in written if path.parent.name == CHARTS_FOLDER]
     others = [shown(path) for path in written if path not in charts]
@@ -153,11 +153,11 @@ def fetch_for_show(fetch_outputs: FetchOutputs, image_keys: list[str]) -> None:
         print(f"the report goes without pictures of the cloud's outputs: {line}", file=sys.stderr)
 
 
-def check_files(bundle: Path | None, against: Path | None) -> None:
+def check_files(bundle: Path | None, baseline: Path | None) -> None:
     """Raise, before a long run rather than after it, for files that it could not read or write."""
-    if against:
+    if baseline:
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
-            unpack(against, Path(folder))
+            unpack(baseline, Path(folder))
     if bundle:
         if bundle.is_dir():
             raise UserError(f"{shown(bundle)} is a folder; name a file for --bundle")
@@ -166,63 +166,63 @@ def check_files(bundle: Path | None, against: Path | None) -> None:
             pass
 
 
-def compare_evidence(
-    evidence: Evidence, fetch_outputs: FetchOutputs | None = None
+def compare_run_files(
+    run_files: RunFiles, fetch_outputs: FetchOutputs | None = None
 ) -> tuple[Comparison, PixelDifferences]:
     """The comparison, and what is known of the pixels of outputs that are not identical."""
-    manifest = read_manifest(evidence.manifest) if evidence.manifest else None
-    first = read_rows(evidence.local_csv, "on_prem")
-    if evidence.choices.aa:
+    manifest = read_manifest(run_files.manifest) if run_files.manifest else None
+    first = read_rows(run_files.local_csv, "on_prem")
+    if run_files.choices.self_check:
         first, second = split_passes(first)
         manifest = manifest and _in_rounds_of_two(manifest)
     else:
-        second = read_rows(evidence.cloud_csv, "cloud")
-    run_id = run_id_of(evidence, manifest, first)
+        second = read_rows(run_files.cloud_csv, "cloud")
+    run_id = run_id_of(run_files, manifest, first)
 
     def compare_with(pixels: PixelDifferences) -> Comparison:
         return compare(
             first,
             second,
-            arms=ARMS_OF_AA if evidence.choices.aa else ARMS,
+            arms=ARMS_OF_SELF_CHECK if run_files.choices.self_check else ARMS,
             run_id=run_id,
             manifest=manifest,
             pixels=pixels,
-            allow_partial=evidence.choices.allow_partial,
-            record=record_of(evidence.run_json, run_id),
+            allow_partial=run_files.choices.allow_partial,
+            record=record_of(run_files.run_json, run_id),
         )
 
-    comparison = compare_with(evidence.pixels)
-    other = comparison.pairs[comparison.pairs["same_work"] == "different"]
-    if evidence.choices.aa or other.empty:
-        return comparison, evidence.pixels
+    comparison = compare_with(run_files.pixels)
+    other = comparison.pairs[comparison.pairs["output_equivalence"] == "different"]
+    if run_files.choices.self_check or other.empty:
+        return comparison, run_files.pixels
     if fetch_outputs:
         fetch_outputs(list(other["image_key"].unique()))
-    if not (measured := measure_pixels(other, evidence.outputs)):
-        return comparison, evidence.pixels
-    pixels = evidence.pixels | measured
+    if not (measured := measure_pixels(other, run_files.outputs)):
+        return comparison, run_files.pixels
+    pixels = run_files.pixels | measured
     return compare_with(pixels), pixels
 
 
-def run_id_of(evidence: Evidence, manifest: Manifest | None, rows: pd.DataFrame) -> str:
+def run_id_of(run_files: RunFiles, manifest: Manifest | None, rows: pd.DataFrame) -> str:
     """The run that is judged: the chosen one, the manifest's, or the only one of the rows."""
-    return evidence.choices.run_id or (manifest.run_id if manifest else only_run(rows))
+    return run_files.choices.run_id or (manifest.run_id if manifest else only_run(rows))
 
 
 def _in_rounds_of_two(manifest: Manifest) -> Manifest:
     if manifest.rounds % 2:
         raise UserError(
-            f"--aa needs an even number of on-prem passes, and the run has {manifest.rounds}; "
-            "use master_pipeline.py --aa, or local_image_proc.py --rounds 2"
+            f"--self-check needs an even number of on-prem passes, the run has {manifest.rounds}; "
+            "use master_pipeline.py --self-check, or local_image_proc.py --rounds 2"
         )
     return replace(manifest, rounds=manifest.rounds // 2)
 
 
-def invocations_of(evidence: Evidence) -> pd.DataFrame | None:
+def invocations_of(run_files: RunFiles) -> pd.DataFrame | None:
     """What Lambda measured of the cloud arm, where that is known."""
-    if evidence.invocations is None or evidence.choices.aa:
+    if run_files.invocations is None or run_files.choices.self_check:
         return None
     try:
-        return invocations_from_csv(evidence.invocations)
+        return invocations_from_csv(run_files.invocations)
     except ValueError as error:
         raise UserError(f"{INVOCATIONS_CSV.name} is none that a run wrote ({error})") from None
 
@@ -234,14 +234,14 @@ def bill_in(invocations: pd.DataFrame | None, comparison: Comparison) -> Bill | 
 
 
 def sweeps_in(
-    evidence: Evidence, comparison: Comparison, bill: Bill | None, invocations: pd.DataFrame | None
+    run_files: RunFiles, comparison: Comparison, bill: Bill | None, invocations: pd.DataFrame | None
 ) -> list[Sweep]:
     """What follows from the runs that were done before this one with other settings."""
     run_id = comparison.ledger.run_id
     points = []
-    for setting, folder in kept_settings(run_id, evidence.sweep) if evidence.sweep else []:
-        own = evidence_of_point(folder, evidence)
-        of_point, _ = compare_evidence(own)
+    for setting, folder in kept_settings(run_id, run_files.sweep) if run_files.sweep else []:
+        own = run_files_of_point(folder, run_files)
+        of_point, _ = compare_run_files(own)
         reported = invocations_of(own)
         bill_of_point = bill_in(reported, of_point)
         points.append(Point(setting, of_point, bill_of_point, billed_in(of_point, reported)))
@@ -272,22 +272,22 @@ def billed_in(comparison: Comparison, invocations: pd.DataFrame | None) -> pd.Da
     return billed_by_round(comparison.rows[comparison.second.name], invocations)
 
 
-def evidence_of_point(folder: Path, evidence: Evidence) -> Evidence:
+def run_files_of_point(folder: Path, run_files: RunFiles) -> RunFiles:
     """Of a run before the one that `evidence` is about, whose outputs and pixels count here too."""
 
     def content(path: Path) -> bytes | None:
         own = folder / path.name
         return own.read_bytes() if own.exists() else None
 
-    return Evidence(
+    return RunFiles(
         local_csv=folder / LOCAL_CSV.name,
         cloud_csv=folder / CLOUD_CSV.name,
         manifest=folder / MANIFEST_JSON.name,
         run_json=content(RUN_JSON),
         invocations=content(INVOCATIONS_CSV),
-        outputs=evidence.outputs,
-        pixels=evidence.pixels,
-        choices=replace(evidence.choices, run_id=None),
+        outputs=run_files.outputs,
+        pixels=run_files.pixels,
+        choices=replace(run_files.choices, run_id=None),
     )
 
 
@@ -298,22 +298,22 @@ def with_retries(comparison: Comparison, bill: Bill) -> Comparison:
     return replace(comparison, steadiness=comparison.steadiness | {cloud: measures})
 
 
-def changes_since(bundle: Path, evidence: Evidence) -> list[str]:
+def changes_since(bundle: Path, run_files: RunFiles) -> list[str]:
     """What changed since the run in `bundle`."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         old, _ = unpack(bundle, Path(folder))
-        (before, old_record), (after, record) = map(_rows_and_record, (old, evidence))
+        (before, old_record), (after, record) = map(_rows_and_record, (old, run_files))
         return describe_changes(before, after, (old_record, record))
 
 
-def _rows_and_record(evidence: Evidence) -> tuple[dict[str, pd.DataFrame], dict]:
+def _rows_and_record(run_files: RunFiles) -> tuple[dict[str, pd.DataFrame], dict]:
     """Rows of the run by source, and what is recorded of it."""
-    files = {"on_prem": evidence.local_csv, "cloud": evidence.cloud_csv}
+    files = {"on_prem": run_files.local_csv, "cloud": run_files.cloud_csv}
     rows = {source: read_rows(path, source) for source, path in files.items() if path}
-    manifest = read_manifest(evidence.manifest) if evidence.manifest else None
-    run_id = run_id_of(evidence, manifest, rows["on_prem"])
+    manifest = read_manifest(run_files.manifest) if run_files.manifest else None
+    run_id = run_id_of(run_files, manifest, rows["on_prem"])
     of_run = {source: part[part["run_id"] == run_id] for source, part in rows.items()}
-    return of_run, record_of(evidence.run_json, run_id)
+    return of_run, record_of(run_files.run_json, run_id)
 
 
 def write_results(
@@ -349,7 +349,7 @@ def write_results(
     for name, data in files.items():
         write_whole(folder / name, data)
     with whole_file(folder / MERGED_CSV.name) as file:
-        merged = defused(with_invocations(comparison.merged, invocations))
+        merged = escape_formulas(with_invocations(comparison.merged, invocations))
         merged.to_csv(file, mode="wb", index=False, lineterminator="\r\n")
     pngs = {f"{CHARTS_FOLDER}/{chart.name}.png": drawn[chart.name, "alone"] for chart in all_charts}
     for name, png in pngs.items():
@@ -363,7 +363,7 @@ def print_summary(
 ) -> None:
     """The judgement in a terminal: the last sentences are the answer."""
     print(table(comparison))
-    print(f"\n{ledger_line(comparison)}\n{same_work_line(comparison)}")
+    print(f"\n{ledger_line(comparison)}\n{equivalence_line(comparison)}")
     if line := ratio_line(comparison):
         print(line)
     for kind, findings in (("problem", comparison.problems), ("warning", comparison.warnings)):

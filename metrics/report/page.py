@@ -29,8 +29,8 @@ from metrics.analysis.sweep_results import Sweep
 from metrics.common.findings import Finding, counted, names_of
 from metrics.report.verdict import (
     difference,
+    equivalence_line,
     ledger_line,
-    same_work_line,
     verdict_per_picture,
     verdict_whole_job,
     where,
@@ -40,8 +40,8 @@ TEMPLATE = "page.html.j2"
 UNKNOWN = "unknown"
 DASH = "\N{EN DASH}"  # a number that does not exist, such as the mean of no picture
 THUMBNAIL_PX = 240
-MOST_THUMBNAIL_PIXELS = 20_000_000  # outputs have half a million; more is not worth decoding
-LEAST_SCALE = math.log(1.1)  # the drawn interval's axis reaches at least 10% to either side
+MAX_THUMBNAIL_PIXELS = 20_000_000  # outputs have half a million; more is not worth decoding
+MIN_SCALE = math.log(1.1)  # the drawn interval's axis reaches at least 10% to either side
 MOODS = {"not comparable": "bad", "cannot tell": "open", "comparable": "good"}
 TIMES = (
     ("mean", "mean_ms"),
@@ -121,7 +121,7 @@ def _slow_picture(pair: dict, names: list[str], outputs: output_equivalence.Outp
         image_key=key,
         round=pair["round"],
         orig_size=pair[f"orig_size_{names[0]}"],
-        same_work=pair["same_work"],
+        same_work=pair["output_equivalence"],
         rows=(rows[0], rows[1]),
         on_prem_jpeg=jpegs[0],
         cloud_jpeg=jpegs[1],
@@ -135,7 +135,7 @@ def thumbnail(data: bytes | None) -> bytes | None:
     small = io.BytesIO()
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            if math.prod(picture.size) > MOST_THUMBNAIL_PIXELS:
+            if math.prod(picture.size) > MAX_THUMBNAIL_PIXELS:
                 return None
             picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             picture.convert("RGB").save(small, "JPEG", quality=75)
@@ -200,9 +200,9 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "drawn": drawn_interval(estimate) if is_answer(comparison) else None,
         "ledger_line": ledger_line(comparison),
         "ledger_columns": ("expected", "done", "failed", "missing", "duplicate"),
-        "same_work_line": same_work_line(comparison),
-        "same_work_counts": comparison.same_work_counts,
-        "same_work": output_equivalence,
+        "equivalence_line": equivalence_line(comparison),
+        "equivalence_counts": comparison.equivalence_counts,
+        "output_equivalence": output_equivalence,
         "transforms": transform_versions(comparison),
         "times": TIMES,
         "estimates": estimates(comparison),
@@ -259,7 +259,7 @@ def drawn_interval(estimate: RatioEstimate | None) -> dict[str, float] | None:
     if estimate is None or not math.isfinite(estimate.log_half_width):
         return None
     middle, half = estimate.log_ratio, estimate.log_half_width
-    reach = 1.15 * max(abs(middle) + half, LEAST_SCALE)
+    reach = 1.15 * max(abs(middle) + half, MIN_SCALE)
     places = {"low": middle - half, "ratio": middle, "high": middle + half}
     drawn = {name: round(50 + 50 * place / reach, 2) for name, place in places.items()}
     return drawn | {"ends": math.exp(reach)}

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from metrics.analysis.comparison import ARMS, Arm
-from metrics.analysis.interval import DRIFT_ALLOWANCE, estimate_ratio
-from metrics.analysis.stability import LEAST_CPU_SHARE, cpu_share
+from metrics.analysis.interval import DRIFT_MARGIN, estimate_ratio
+from metrics.analysis.stability import MIN_CPU_UTILISATION, cpu_utilisation
 from metrics.common.findings import Finding, counted
-from metrics.report.verdict import LEAST_PICTURES, in_words
+from metrics.report.verdict import MIN_PICTURES, in_words
 
 
 def describe_changes(
@@ -44,14 +44,16 @@ def _of_arm(arm: Arm, before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 def _speed(old: pd.DataFrame, new: pd.DataFrame, rows: tuple) -> str:
     """Whether the arm became faster or slower, as far as anybody can tell."""
-    if len(old) < LEAST_PICTURES:
-        return f"fewer than {LEAST_PICTURES} pictures in both runs tell nothing of its speed"
+    if len(old) < MIN_PICTURES:
+        return f"fewer than {MIN_PICTURES} pictures in both runs tell nothing of its speed"
     # Rounds do not help here: all of one run lie before all of the other.
     estimate, of_cpu = (
-        estimate_ratio((new[column] - old[column]).to_numpy()[:, None], DRIFT_ALLOWANCE)
+        estimate_ratio((new[column] - old[column]).to_numpy()[:, None], DRIFT_MARGIN)
         for column in ("log_ms", "log_cpu_ms")
     )
-    crowded = min(cpu_share(part[part["status"] == "ok"]) for part in rows) < LEAST_CPU_SHARE
+    crowded = (
+        min(cpu_utilisation(part[part["status"] == "ok"]) for part in rows) < MIN_CPU_UTILISATION
+    )
     if crowded and not estimate.includes_1 and of_cpu.includes_1:
         return "cannot tell whether its speed changed: the processor was shared"
     return in_words(estimate, "faster", "slower", "than before")

@@ -13,11 +13,11 @@ APOSTROPHE = "'"
 MARKED = frozenset("=+-@\t\r\n＝＋－＠'")  # noqa: RUF001
 
 
-def defused(table: pd.DataFrame) -> pd.DataFrame:
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with its text cells as above; numbers, truth values and empty cells as they are."""
     texts = table.select_dtypes(exclude=["number", "bool"])
-    return table.assign(**{name: texts[name].map(defused_cell, "ignore") for name in texts})
+    return table.assign(**{name: texts[name].map(escape_formula, "ignore") for name in texts})
 
 
-def defused_cell(cell: object) -> object:
+def escape_formula(cell: object) -> object:
     return APOSTROPHE + cell if isinstance(cell, str) and cell[:1] in MARKED else cell

@@ -11,7 +11,9 @@ from metrics.analysis.comparison import Comparison
 from metrics.analysis.steadiness import KINDS, Measure, measure_text
 from metrics.report.chart_style import SMALL, Theme, add_title, looks, style
 
-MOST_OF_VALUE = 4  # an axis ends at so many times the larger value: few rounds have wide intervals
+MAX_TIMES_VALUE = (
+    4  # an axis ends at so many times the larger value: few rounds have wide intervals
+)
 
 
 def plot_steadiness(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
@@ -69,5 +71,5 @@ def limit_of(measures: list[Measure]) -> float:
     ends = [abs(end) for one in measures for end in (one.low, one.high) if not math.isnan(end)]
     largest = max(values, default=0.0)
     widest = max(ends, default=0.0)
-    reach = min(widest, MOST_OF_VALUE * largest) if largest else widest
+    reach = min(widest, MAX_TIMES_VALUE * largest) if largest else widest
     return 1.1 * max(reach, largest) or 1.0

@@ -13,7 +13,7 @@ from metrics.analysis.break_even import break_even_content
 from metrics.analysis.comparison import ArmSummary, Comparison
 from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part, total_usd
 from metrics.analysis.interval import CONFIDENCE, POWER, RatioEstimate
-from metrics.analysis.output_equivalence import LARGEST_DIFFERENCE, LEAST_PSNR_DB
+from metrics.analysis.output_equivalence import MAX_DIFFERENCE, MIN_PSNR_DB
 from metrics.analysis.sweep_results import Sweep, memory_mb
 from metrics.common.findings import Finding
 from metrics.report.verdict import verdict_per_picture, verdict_whole_job
@@ -34,7 +34,7 @@ def summary_bytes(
 
 def summary_of(comparison: Comparison) -> dict[str, object]:
     """`ratio` is B / A: above 1 the second arm is slower. Times of pictures are in ms."""
-    counts = comparison.same_work_counts
+    counts = comparison.equivalence_counts
     return {
         "format": FORMAT,
         "run_id": comparison.ledger.run_id,
@@ -46,12 +46,12 @@ def summary_of(comparison: Comparison) -> dict[str, object]:
         "problems": [_finding(problem) for problem in comparison.problems],
         "warnings": [_finding(warning) for warning in comparison.warnings],
         "ledger": _ledger(comparison),
-        "same_work": {
+        "output_equivalence": {
             "identical": counts["identical"],
             "equivalent": counts["equivalent"],
             "different": counts["different"],
             "without_hashes": counts[""],
-            "tolerance": {"psnr_db": LEAST_PSNR_DB, "largest_difference": LARGEST_DIFFERENCE},
+            "tolerance": {"psnr_db": MIN_PSNR_DB, "largest_difference": MAX_DIFFERENCE},
         },
         "arms": {name: _arm(arm) for name, arm in comparison.summaries.items()},
         "per_picture": _estimate(comparison.per_picture)
@@ -77,7 +77,7 @@ def _finding(finding: Finding) -> dict[str, object]:
 def _ledger(comparison: Comparison) -> dict[str, object]:
     ledger = comparison.ledger
     return {
-        "coverage": ledger.coverage,
+        "completeness": ledger.completeness,
         "expected": ledger.expected,
         "accounted": ledger.accounted,
         "from_manifest": ledger.from_manifest,
@@ -108,7 +108,7 @@ def _estimate(estimate: RatioEstimate | None) -> dict[str, object]:
         "confidence": CONFIDENCE,
         "pictures": estimate.pictures,
         "rounds": estimate.rounds,
-        "drift_allowance": estimate.allowance,
+        "drift_margin": estimate.drift_margin,
         "p_value": estimate.p_value,
         "variance_of_log_between_rounds": estimate.v_rounds,
         "variance_of_log_between_pictures": estimate.v_pictures,
@@ -132,12 +132,12 @@ def _sweep(sweep: Sweep) -> dict[str, object]:
     return {
         "kind": sweep.kind,
         "answer": sweep.answer,
-        "not_whole": sweep.broken,
+        "incomplete": sweep.broken,
         "points": [
             {
                 **dataclasses.asdict(point.setting),
                 "memory_mb": memory_mb(point),
-                "whole": point.is_whole,
+                "whole": point.is_complete,
                 "makespan_s": {
                     name: _estimate(point.makespan(name)) for name in point.comparison.summaries
                 },

@@ -146,7 +146,7 @@ def draw_line(
     errors = np.array([np.subtract(middle, low), np.subtract(high, middle)])
     axes.errorbar(x, middle, errors, fmt="none", ecolor=look.colour, capsize=3, linewidth=1)
     for i, place, value in zip(known, x, middle, strict=True):
-        whole = points is None or points[i].is_whole
+        whole = points is None or points[i].is_complete
         face = look.colour if whole else axes.get_facecolor()
         axes.plot(place, value, look.marker, color=look.colour, markerfacecolor=face)
 

@@ -6,10 +6,15 @@ import pandas as pd
 
 from metrics.analysis.comparison import ArmSummary, Comparison
 from metrics.analysis.interval import CONFIDENCE, RatioEstimate
-from metrics.analysis.stability import LEAST_CPU_SHARE, ON_THIS_MACHINE, is_throttled, was_resumed
+from metrics.analysis.stability import (
+    MIN_CPU_UTILISATION,
+    ON_THIS_MACHINE,
+    is_throttled,
+    was_resumed,
+)
 from metrics.common.findings import counted
 
-LEAST_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
+MIN_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
 
 
 def verdict_per_picture(comparison: Comparison) -> str:
@@ -19,9 +24,9 @@ def verdict_per_picture(comparison: Comparison) -> str:
         return f"not comparable: {reasons}"
     estimate = comparison.per_picture
     basis = _basis(comparison, estimate)
-    if estimate.pictures < LEAST_PICTURES:
+    if estimate.pictures < MIN_PICTURES:
         return (
-            f"cannot tell which is faster per picture: fewer than {LEAST_PICTURES} pictures "
+            f"cannot tell which is faster per picture: fewer than {MIN_PICTURES} pictures "
             f"(ratio {_interval(estimate)}{basis})"
         )
     if estimate.includes_1:
@@ -29,8 +34,8 @@ def verdict_per_picture(comparison: Comparison) -> str:
     if crowded := _crowded_arms(comparison):
         return (
             f"cannot tell which is faster per picture: {crowded} had the processor for less than "
-            f"{LEAST_CPU_SHARE:.0%} of the time, and processor time does not show the difference "
-            f"(ratio of processor times {_interval(comparison.per_picture_cpu)}; of wall times "
+            f"{MIN_CPU_UTILISATION:.0%} of the time, and processor time does not show the "
+            f"difference (ratio of processor times {_interval(comparison.per_picture_cpu)}; of wall times "
             f"{_interval(estimate)}{basis})"
         )
     winner, turned = _winner(comparison, estimate)
@@ -77,17 +82,17 @@ def _basis(comparison: Comparison, estimate: RatioEstimate) -> str:
     parts = f", {counted(estimate.pictures, 'picture')} x {counted(estimate.rounds, 'round')}"
     cold = sum(arm.cold_starts for arm in comparison.summaries.values())
     cold_note = f", {counted(cold, 'cold start')} included" if cold else ""
-    coverage = comparison.ledger.coverage
-    partial = f", partial: {coverage:.1%} of the rows" if comparison.is_partial else ""
-    unproved = ", same work not proved" if comparison.same_work_counts[""] else ""
+    completeness = comparison.ledger.completeness
+    partial = f", partial: {completeness:.1%} of the rows" if comparison.is_partial else ""
+    unproved = ", same work not proved" if comparison.equivalence_counts[""] else ""
     notes = f"{cold_note}{partial}{unproved}"
-    return f"{parts}{_allowance(estimate)}{notes}, {where(comparison)}"
+    return f"{parts}{_drift_margin(estimate)}{notes}, {where(comparison)}"
 
 
-def _allowance(estimate: RatioEstimate) -> str:
-    if estimate.allowance == 1:
+def _drift_margin(estimate: RatioEstimate) -> str:
+    if estimate.drift_margin == 1:
         return ""
-    return f" widened by {estimate.allowance - 1:.0%} for drift between the passes"
+    return f" widened by {estimate.drift_margin - 1:.0%} for drift between the passes"
 
 
 def where(comparison: Comparison) -> str:
@@ -139,7 +144,7 @@ def _no_difference(estimate: RatioEstimate, basis: str) -> str:
 
 def in_words(estimate: RatioEstimate, below: str, above: str, than: str) -> str:
     """Of a ratio alone: `1.83x slower than before (95% CI ...)`, or that nobody can tell."""
-    basis = f", {counted(estimate.pictures, 'picture')}{_allowance(estimate)}"
+    basis = f", {counted(estimate.pictures, 'picture')}{_drift_margin(estimate)}"
     if estimate.includes_1:
         return (
             f"cannot tell whether it is {below} or {above} {than} (ratio "
@@ -172,7 +177,7 @@ def _crowded_arms(comparison: Comparison) -> str:
     crowded = [
         arm.label
         for arm in comparison.summaries.values()
-        if arm.environment in ON_THIS_MACHINE and arm.cpu_share < LEAST_CPU_SHARE
+        if arm.environment in ON_THIS_MACHINE and arm.cpu_utilisation < MIN_CPU_UTILISATION
         if not is_throttled(comparison.rows[arm.name])
     ]
     cpu = comparison.per_picture_cpu
@@ -194,10 +199,10 @@ def table(comparison: Comparison) -> str:
         "mean ms": [f"{arm.mean_ms:.1f}" for arm in arms],
         "median ms": [f"{arm.median_ms:.1f}" for arm in arms],
         "p95 ms": [f"{arm.p95_ms:.1f}" for arm in arms],
-        "busy s": [f"{arm.busy_s:.2f}" for arm in arms],
-        "cpu share": [f"{arm.cpu_share:.0%}" for arm in arms],
+        "busy s": [f"{arm.processing_s:.2f}" for arm in arms],
+        "cpu share": [f"{arm.cpu_utilisation:.0%}" for arm in arms],
         "makespan s": [f"{arm.makespan_s:.2f}" for arm in arms],
-        "pictures/s": [f"{arm.pictures_per_s:.1f}" for arm in arms],
+        "pictures/s": [f"{arm.throughput_per_s:.1f}" for arm in arms],
     }
     return pd.DataFrame(columns).replace(["nan", "nan%"], "-").to_string(index=False)
 
@@ -207,10 +212,10 @@ def ratio_line(comparison: Comparison) -> str:
     ratios, estimate = comparison.ratios, comparison.per_picture
     if estimate is None or comparison.problems:  # such a number would only be quoted
         return ""
-    # Of one round the p-value is about the allowance: beside the interval it would only puzzle.
-    sure = f", paired test {p_text(estimate.p_value)}" if estimate.allowance == 1 else ""
+    # Of one round the p-value is about the drift_margin: beside the interval it would only puzzle.
+    sure = f", paired test {p_text(estimate.p_value)}" if estimate.drift_margin == 1 else ""
     mean = f"{_interval(estimate)}{sure}"
-    if estimate.pictures < LEAST_PICTURES:
+    if estimate.pictures < MIN_PICTURES:
         mean = f"{estimate.ratio:.2f} (too few pictures for an interval)"
     names = f"{comparison.second.name}/{comparison.first.name}"
     return (
@@ -225,7 +230,7 @@ def p_text(p: float) -> str:
 
 
 def ledger_line(comparison: Comparison) -> str:
-    """Coverage in one line."""
+    """Completeness in one line."""
     ledger = comparison.ledger
     counts = ledger.counts.drop(columns=["arm", "round", "expected"]).sum().to_dict()
     counts["late"] = sum(map(len, ledger.late.values()))
@@ -233,12 +238,12 @@ def ledger_line(comparison: Comparison) -> str:
     said = [f"{count:,} {name}" for name, count in counts.items() if count]
     rows = f"{ledger.accounted:,} of {ledger.expected:,} rows"
     source = "" if ledger.from_manifest else " (no manifest: what either arm has is expected)"
-    return f"coverage {ledger.coverage:.1%}: {', '.join([rows, *said])}{source}"
+    return f"completeness {ledger.completeness:.1%}: {', '.join([rows, *said])}{source}"
 
 
-def same_work_line(comparison: Comparison) -> str:
+def equivalence_line(comparison: Comparison) -> str:
     """How many outputs are identical, equivalent, different or unproved, in one line."""
-    counts = comparison.same_work_counts
+    counts = comparison.equivalence_counts
     unproved = counts.pop("")
     said = [f"{count:,} {state}" for state, count in counts.items()]
     if unproved:

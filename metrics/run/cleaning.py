@@ -49,7 +49,7 @@ PARTS = f"{PART_PREFIX}*.part"  # what a killed run was writing, see whole_file 
 OWN_PART = re.compile(re.escape(PART_PREFIX) + r"[a-z0-9_]{8}\.part")
 OWN_ROW = re.compile(r"[1-9][0-9]*/[0-9a-f]{32}")  # below the run's prefix, see row_key
 METRICS_PREFIX = "metrics/lambda_metrics."
-LARGEST_MANIFEST = 2**28  # bytes: enough for a million pictures; what is larger would fill memory
+MAX_MANIFEST = 2**28  # bytes: enough for a million pictures; what is larger would fill memory
 
 
 class StoredKey(NamedTuple):
@@ -130,7 +130,7 @@ def read_own_manifest(s3, bucket: str, key: str, size: int) -> tuple[str, list[s
         parse_manifest,  # half a second, for what an own cloud has none of
     )
 
-    if size > LARGEST_MANIFEST or (stored := read_object(s3, bucket, key)) is None:
+    if size > MAX_MANIFEST or (stored := read_object(s3, bucket, key)) is None:
         return None
     try:
         manifest = parse_manifest(stored.data)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lambda_function.cloud import cloud_of, find_buckets, find_function, make_client
 from metrics.analysis.cost import PRICES_OF, Usage, cost_table, expected_usage, sum_of, total_usd
-from metrics.analysis.rounds import FEWEST_ROUNDS
+from metrics.analysis.rounds import MIN_ROUNDS
 from metrics.analysis.sweep import Setting, nested_subset
 from metrics.analysis.sweep import leftovers as sweep_leftovers
 from metrics.common.cli import UserError
@@ -24,12 +24,12 @@ def expected_usage_of(
     args: argparse.Namespace, pictures: "list[Picture]", settings: list[Setting]
 ) -> Usage:
     """What the cloud arm will use in all these runs: with the memory that the function has, if
-    there is one yet, where a setting names none. Of --until, the fewest rounds that it takes."""
+    there is one yet, where a setting names none. With --precision, its fewest rounds."""
     function = function_on_aws(args)
     usages = [
         expected_usage(
             [picture.size for picture in nested_subset(pictures, setting.pictures)],
-            setting.rounds or FEWEST_ROUNDS,
+            setting.rounds or MIN_ROUNDS,
             setting.memory_mb or function.get("MemorySize", DEFAULT_MEMORY_MB),
             function.get("Architectures", ["x86_64"])[0],
         )
@@ -64,14 +64,14 @@ def print_plan(
     total = sum(picture.size for picture in pictures)
     *points, itself = settings
     rounds = counted(itself.rounds, "round")
-    if args.until:
-        rounds = f"{FEWEST_ROUNDS} to {args.max_rounds} rounds, until ±{100 * args.until:.3g}%"
+    if args.precision:
+        rounds = f"{MIN_ROUNDS} to {args.max_rounds} rounds, until ±{100 * args.precision:.3g}%"
     if args.resume:
         print("would go on with the interrupted run, without what is done already")
     for point in points:
         print(f"would run before: {point}")
     print(f"would process {len(pictures)} pictures, {total:,} bytes, in {rounds}")
-    if args.aa:
+    if args.self_check:
         print(f"on this machine only, 2 passes a round, with {itself.workers} workers")
     else:
         print(f"on this machine with {itself.workers} workers, and in the cloud: {args.cloud}")
@@ -85,7 +85,7 @@ def print_plan(
 def print_leftovers(args: argparse.Namespace) -> None:
     """What the clean step would delete. An embedded cloud of the run's own starts empty."""
     found = [shown(path) for path in (*local_leftovers(), *sweep_leftovers())]
-    if not args.aa and (args.cloud == "aws" or args.endpoint_url):
+    if not args.self_check and (args.cloud == "aws" or args.endpoint_url):
         cloud = cloud_of(args)
         stored = cloud_leftovers(make_client(cloud, "s3"), find_buckets(cloud))
         found += [f"s3://{bucket}/{key}" for bucket, key in stored]

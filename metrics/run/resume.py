@@ -46,8 +46,8 @@ def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = 
         raise UserError(f"nothing to resume: run {run_id!r} is done; start a new run")
     if (then := record.get("cloud", cloud)) != cloud:
         raise UserError(f"run {run_id!r} was begun with cloud {then!r}, and not with {cloud!r}")
-    if manifest.until != until:
-        then = f"--until {manifest.until:.3%}" if manifest.until else "no --until"
+    if manifest.precision != until:
+        then = f"--precision {manifest.precision:.3%}" if manifest.precision else "no --precision"
         raise UserError(f"run {run_id!r} was begun with {then}; go on with the same")
     listed = set(zip(manifest.pictures["image_key"], manifest.pictures["sha256"], strict=True))
     changed = {key for key, _ in listed ^ {(p.image_key, p.sha256) for p in pictures}}

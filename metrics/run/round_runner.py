@@ -69,7 +69,7 @@ class Run:
         self.record = RunRecord(
             run_id,
             args.command_line,
-            "none" if args.aa else args.cloud,
+            "none" if args.self_check else args.cloud,
             describe_data_set(pictures),
             before.record if before else None,
         )
@@ -87,16 +87,16 @@ class Run:
         else:
             for number in range(1, self._setting.rounds + 1):
                 self._round(number, self._setting.rounds)
-            if not self._args.aa:
+            if not self._args.self_check:
                 self._fetch_rows()
-        if not self._args.aa:
+        if not self._args.self_check:
             self._ask_lambda()
 
     def _add_rounds(self, limits: "Limits", usd_a_round: float) -> None:
         """After each, fetch the rows and see whether another is needed."""
         start, first = time.monotonic(), 1
         if self._before:  # all rounds but its last are done
-            first = self._before.passes // (2 if self._args.aa else 1)
+            first = self._before.passes // (2 if self._args.self_check else 1)
         for number in itertools.count(first):
             self._write_manifest(number, limits)
             self._round(number, limits.max_rounds)
@@ -121,11 +121,11 @@ class Run:
         self._write_manifest(rounds, limits)
 
     def _write_manifest(self, rounds: int, limits: "Limits | None") -> None:
-        passes = 2 * rounds if self._args.aa else rounds
+        passes = 2 * rounds if self._args.self_check else rounds
         write_manifest(self.run_id, passes, self._pictures, limits and limits.half_width)
 
     def _round(self, number: int, of: int) -> None:
-        if self._args.aa:  # two on-prem passes are the two arms
+        if self._args.self_check:  # two on-prem passes are the two arms
             for place in (2 * number - 1, 2 * number):
                 self._pass_on_prem(place, 2 * of)
             return
@@ -150,7 +150,7 @@ class Run:
         with self.record.step("wait", number, of):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
             timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
-            settle = self._cloud.settle_failures
+            settle = self._cloud.drain_failure_queue
             wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
 
     def _fetch_rows(self) -> None:
@@ -167,16 +167,16 @@ class Run:
     def _judged_so_far(self) -> "Comparison":
         from metrics.analysis.bundle import Choices
         from metrics.analysis.output_equivalence import pixels_to_csv
-        from metrics.report.judgement import compare_evidence, evidence_here
+        from metrics.report.judgement import compare_run_files, run_files_here
 
         fetch = None
-        if not self._args.aa:
+        if not self._args.self_check:
             self._fetch_rows()
             fetch = partial(download_outputs, self._cloud.s3, self._cloud.buckets.output)
-        choices = Choices(aa=self._args.aa, allow_partial=self._args.allow_partial)
-        evidence = evidence_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
-        comparison, pixels = compare_evidence(evidence, fetch)
-        if pixels is not evidence.pixels:  # so that they are measured once
+        choices = Choices(self_check=self._args.self_check, allow_partial=self._args.allow_partial)
+        run_files = run_files_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
+        comparison, pixels = compare_run_files(run_files, fetch)
+        if pixels is not run_files.pixels:  # so that they are measured once
             write_whole(PIXELS_CSV, pixels_to_csv(pixels))
         return comparison
 
@@ -219,7 +219,7 @@ def has_own_cloud(args: argparse.Namespace) -> bool:
 
 class CloudInUse:
     """The cloud of the flags, once it is open: `address` (which cloud), `s3`, `buckets`, `function`
-    (empty when nothing is known of it) and `settle_failures`, for the wait."""
+    (empty when nothing is known of it) and `drain_failure_queue`, for the wait."""
 
     def __init__(self, args: argparse.Namespace):
         self._args = args
@@ -237,14 +237,14 @@ class CloudInUse:
         its function has its own settings. Only the first call does anything."""
         if self.is_open:
             return
-        from metrics.collect.dead_letters import failure_settler
+        from metrics.collect.dead_letters import failure_queue_drainer
 
         own = has_own_cloud(self._args)
         with imported_meanwhile("metrics.report.judgement"):
             self.address = self._start() if own else cloud_of(self._args)
             self.s3 = make_client(self.address, "s3")
             self.buckets, self.function = find_buckets(self.address), find_function(self.address)
-            self.settle_failures = failure_settler(
+            self.drain_failure_queue = failure_queue_drainer(
                 self.address, self.function, self.s3, self.buckets
             )
             check_conditional_writes(self.s3, self.buckets.output)

@@ -1,6 +1,6 @@
 """On-prem against itself, again and again: how often is a difference seen where there is none?
 
-Runs `master_pipeline.py --aa` and counts what its verdicts say. A method that can be relied on says
+Runs `master_pipeline.py --self-check` and counts its verdicts. A method that can be relied on says
 "cannot tell" in all but about 5% of the runs. Replaces the results of the run before in this
 checkout, like any run.
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_once(args: argparse.Namespace) -> dict:
     """The summary of one run."""
-    flags = ["--aa", "--rounds", str(args.rounds), "--images", str(args.images)]
+    flags = ["--self-check", "--rounds", str(args.rounds), "--images", str(args.images)]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as e:
         if master_pipeline.main(flags) != DONE:
             raise UserError(f"a run failed: {e.getvalue().strip()}")

@@ -10,12 +10,12 @@ Prints, for each number of pictures and rounds: how often the interval covers a 
 how often two equal arms are called different, and how often a difference of 10% is found against
 the power that the estimates claim. Exits 1 when a figure is outside of what the project promises.
 
-With --until, rounds are added until the interval is so narrow, as master_pipeline.py does it, and
-only the coverage is printed, with how many rounds that took.
+With --precision, rounds are added until the interval is so narrow, as master_pipeline.py does,
+and only the coverage is printed, with how many rounds that took.
 
     python tests/benchmarks/interval_coverage.py
     python tests/benchmarks/interval_coverage.py --experiments 200 --pictures 20 100
-    python tests/benchmarks/interval_coverage.py --until 3% 5% 8% --pictures 20 100
+    python tests/benchmarks/interval_coverage.py --precision 3% 5% 8% --pictures 20 100
 """
 
 import sys
@@ -49,7 +49,7 @@ PROMISED = (0.935, 0.965)  # coverage with 3 rounds or more; with one at least t
 PROMISED_OF_TWO = 0.925  # two differences say little about how much rounds differ
 FALSE_ALARMS = 0.05
 POWER_TOLERANCE = 0.10  # between claimed and found
-MOST_ROUNDS = 20  # with --until
+MAX_ADDED_ROUNDS = 20  # with --precision
 BATCH = 100  # experiments at a time, to bound memory
 
 
@@ -125,7 +125,7 @@ def coverage_until(
         size = min(BATCH, experiments - begin)
         for logs in simulate(rng, size, pictures, limits.max_rounds, TRUE_RATIO):
             for number in range(1, limits.max_rounds + 1):
-                estimate = estimate_ratio(logs[:, :number], looked=True)
+                estimate = estimate_ratio(logs[:, :number], sequential=True)
                 if reason_to_stop(limits, number, estimate, 0, 0):
                     break
             covered.append(estimate.low <= TRUE_RATIO <= estimate.high)
@@ -154,13 +154,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--experiments", type=positive_int, default=2000)
     parser.add_argument("--pictures", type=positive_int, nargs="+", default=[20, 100, 1000])
     parser.add_argument("--rounds", type=positive_int, nargs="+", default=[1, 2, 3, 4, 6, 10])
-    parser.add_argument("--until", type=percentage, nargs="+", default=[])
+    parser.add_argument("--precision", type=percentage, nargs="+", default=[])
     parser.add_argument("--seed", type=int, default=1)
     return run_script(run, parser.parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.until:
+    if args.precision:
         return run_until(args)
     print("pictures  rounds  covered  equal arms called different  10% found  claimed")
     broken = []
@@ -183,9 +183,9 @@ def run_until(args: argparse.Namespace) -> int:
     low = PROMISED[0] - stats.norm.ppf(0.999) * math.sqrt(0.05 * 0.95 / args.experiments)
     code = DONE
     for pictures in args.pictures:
-        for until in args.until:
+        for until in args.precision:
             rng = np.random.default_rng([args.seed, pictures])
-            limits = Limits(until, MOST_ROUNDS)
+            limits = Limits(until, MAX_ADDED_ROUNDS)
             covered, rounds = coverage_until(rng, args.experiments, pictures, limits)
             print(f"{pictures:8}  {until:5.1%}  {covered:7.1%}  {rounds:6.1f}", flush=True)
             code = code if covered >= low else FAILED

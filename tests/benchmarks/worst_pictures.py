@@ -26,13 +26,13 @@ import tempfile
 from hostile_corpus import SEED, encoded, icon, many_scans, png, png_chunk
 from PIL import Image
 
-from lambda_function.image_transform import MOST_BYTES, MOST_PIXELS, MOST_PIXELS_OF
+from lambda_function.image_transform import MAX_BYTES, MAX_PIXELS, MAX_PIXELS_OF
 from metrics.common.cli import DONE, FAILED, run_script, script_parser
 from metrics.common.paths import PROJECT
 
 FUNCTION_MB = 1769  # the template's default memory
-MOST = (12_000, MOST_PIXELS // 12_000)
-LARGEST_AT_ALL = (13_370, 13_370)  # what Pillow opens, to be decoded at a reduced scale
+MAX_PICTURE = (12_000, MAX_PIXELS // 12_000)
+MAX_OPENED = (13_370, 13_370)  # what Pillow opens, to be decoded at a reduced scale
 WORKER = """
 import pathlib, sys
 from lambda_function import handler
@@ -45,7 +45,7 @@ print(peak_mb, measured.cpu_ms / 1000, measured.error or "a picture")
 """
 
 
-def blotches(mode: str, size: tuple[int, int] = MOST) -> Image.Image:
+def blotches(mode: str, size: tuple[int, int] = MAX_PICTURE) -> Image.Image:
     """Blocks of random colour: not flat, and quickly encoded."""
     side = 300
     data = random.Random(SEED).randbytes(side * side * len(Image.new(mode, (1, 1)).getbands()))
@@ -53,12 +53,12 @@ def blotches(mode: str, size: tuple[int, int] = MOST) -> Image.Image:
 
 
 def of_format(kind: str) -> tuple[int, int]:
-    return 8_000, MOST_PIXELS_OF[kind] // 8_000
+    return 8_000, MAX_PIXELS_OF[kind] // 8_000
 
 
 def wide_png(bits: int, colour: int, samples: int, extra: bytes = b"") -> bytes:
-    row = 1 + -(-MOST[0] * bits * samples // 8)
-    return png(*MOST, bits, colour, bytes(row * MOST[1]), extra)
+    row = 1 + -(-MAX_PICTURE[0] * bits * samples // 8)
+    return png(*MAX_PICTURE, bits, colour, bytes(row * MAX_PICTURE[1]), extra)
 
 
 def animated(kind: str, size: tuple[int, int], **options: object) -> bytes:
@@ -67,7 +67,7 @@ def animated(kind: str, size: tuple[int, int], **options: object) -> bytes:
     return encoded(Image.new(mode, size), kind, save_all=True, append_images=others, **options)
 
 
-def tiff(mode: str, size: tuple[int, int] = MOST, **options: object) -> bytes:
+def tiff(mode: str, size: tuple[int, int] = MAX_PICTURE, **options: object) -> bytes:
     return encoded(Image.new(mode, size), "TIFF", compression="tiff_adobe_deflate", **options)
 
 
@@ -83,23 +83,23 @@ PICTURES = {
     "PNG, colour key": lambda: wide_png(8, 2, 3, png_chunk(b"tRNS", bytes(6))),
     "PNG, palette with alpha": lambda: wide_png(8, 3, 1, PALETTE),
     "PNG, 1,000,000 rows": lambda: png(120, 1_000_000, 8, 6, bytes(481 * 1_000_000)),
-    "PNG, animated": functools.partial(animated, "PNG", MOST, compress_level=1),
+    "PNG, animated": functools.partial(animated, "PNG", MAX_PICTURE, compress_level=1),
     "TIFF, float": functools.partial(tiff, "F"),
     "TIFF, float, one strip": functools.partial(tiff, "F", **ONE_STRIP),
     "TIFF, integers": lambda: encoded(
-        Image.new("I", MOST, -5), "TIFF", compression="tiff_adobe_deflate"
+        Image.new("I", MAX_PICTURE, -5), "TIFF", compression="tiff_adobe_deflate"
     ),
     "TIFF, CMYK, one strip": functools.partial(tiff, "CMYK", **ONE_STRIP),
     "TIFF, palette with alpha": functools.partial(tiff, "PA"),
     "TIFF, float, uncompressed": lambda: encoded(
-        Image.new("F", (10_000, MOST_BYTES // 40_000 - 1)), "TIFF"
+        Image.new("F", (10_000, MAX_BYTES // 40_000 - 1)), "TIFF"
     ),
     "JPEG, CMYK": lambda: encoded(blotches("CMYK", TALL), "JPEG"),
     "JPEG, CMYK, progressive": lambda: encoded(blotches("CMYK", TALL), "JPEG", progressive=True),
     "JPEG, CMYK, progressive, reduced": lambda: encoded(
-        blotches("CMYK", LARGEST_AT_ALL), "JPEG", progressive=True
+        blotches("CMYK", MAX_OPENED), "JPEG", progressive=True
     ),
-    "GIF, animated, transparent": functools.partial(animated, "GIF", MOST, transparency=0),
+    "GIF, animated, transparent": functools.partial(animated, "GIF", MAX_PICTURE, transparency=0),
     "WebP, lossless": lambda: encoded(blotches("RGBA", of_format("WEBP")), "WEBP", **LOSSLESS),
     "WebP, lossy, alpha": lambda: encoded(blotches("RGBA", of_format("WEBP")), "WEBP", method=0),
     "WebP, animated": lambda: animated("WEBP", of_format("WEBP"), method=0),
@@ -108,15 +108,15 @@ PICTURES = {
     "JPEG 2000, one resolution": lambda: encoded(
         blotches("RGBA", of_format("JPEG2000")), "JPEG2000", num_resolutions=1
     ),
-    "TGA": lambda: encoded(Image.new("RGBA", MOST), "TGA", compression="tga_rle"),
-    "SGI": lambda: encoded(Image.new("RGBA", (10_000, MOST_BYTES // 40_000 - 1)), "SGI"),
+    "TGA": lambda: encoded(Image.new("RGBA", MAX_PICTURE), "TGA", compression="tga_rle"),
+    "SGI": lambda: encoded(Image.new("RGBA", (10_000, MAX_BYTES // 40_000 - 1)), "SGI"),
     "icon with a large PNG": lambda: icon(
-        png(*LARGEST_AT_ALL, 8, 6, bytes(LARGEST_AT_ALL[1] * (1 + 4 * LARGEST_AT_ALL[0])))
+        png(*MAX_OPENED, 8, 6, bytes(MAX_OPENED[1] * (1 + 4 * MAX_OPENED[0])))
     ),
-    "QOI": lambda: b"qoif" + struct.pack(">IIBB", *MOST, 4, 0) + bytes(MOST_PIXELS),
-    "DDS": lambda: encoded(Image.new("RGBA", (10_000, MOST_BYTES // 40_000 - 1)), "DDS"),
+    "QOI": lambda: b"qoif" + struct.pack(">IIBB", *MAX_PICTURE, 4, 0) + bytes(MAX_PIXELS),
+    "DDS": lambda: encoded(Image.new("RGBA", (10_000, MAX_BYTES // 40_000 - 1)), "DDS"),
     "plain PPM": lambda: b"P3 10000 5000 255\n" + 150_000_000 * b"0 ",
-    "many scans": lambda: many_scans(*LARGEST_AT_ALL, 3_500),
+    "many scans": lambda: many_scans(*MAX_OPENED, 3_500),
 }
 
 

@@ -198,7 +198,7 @@ def test_outputs_are_those_of_the_ok_rows_and_all_lie_where_they_belong(run):
 
 def test_the_comparison_stands_with_errors_on_both_sides(run):
     assert run.compared.returncode == 0, run.compared.stderr[-2000:]
-    assert "coverage 100.0%" in run.compared.stdout
+    assert "completeness 100.0%" in run.compared.stdout
     assert "0 equivalent, 0 different" in run.compared.stdout
 
 

@@ -83,10 +83,10 @@ def test_an_embedded_cloud_that_has_no_room_says_so(picture, run_with):
 def test_results_that_find_no_room_are_named_and_not_written_in_part(
     checkout, picture, run_script_in, run_with
 ):
-    assert run_script_in(PIPELINE, "--aa").returncode == 0
+    assert run_script_in(PIPELINE, "--self-check").returncode == 0
     before = (checkout / "metrics/report.html").read_bytes()
     for size in (6_000, 50_000):
-        line = failed_in_one_line(run_with(with_files_up_to(size), COMPARE, "--aa"))
+        line = failed_in_one_line(run_with(with_files_up_to(size), COMPARE, "--self-check"))
         assert line.endswith(": File too large")
         assert str(checkout / "metrics") in line
         assert (checkout / "metrics/report.html").read_bytes() == before

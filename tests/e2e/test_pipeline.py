@@ -43,7 +43,7 @@ def test_the_whole_experiment_compares_every_picture_and_leaves_nothing(
     assert done.returncode == 0, done.stderr
     assert "faster per picture" in done.stdout
     assert "embedded cloud, not AWS" in done.stdout
-    assert "coverage 100.0%: 26 of 26 rows, 24 done, 2 failed\n" in done.stdout
+    assert "completeness 100.0%: 26 of 26 rows, 24 done, 2 failed\n" in done.stdout
     assert "same work: of 12 pairs, 12 identical, 0 equivalent, 0 different\n" in done.stdout
 
     from metrics.analysis.comparison import compare
@@ -108,19 +108,19 @@ def test_rounds_are_counter_balanced_complete_and_packed_so_that_they_can_be_jud
     counts = [(r["arm"], r["round"], r["done"], r["failed"]) for r in summary["ledger"]["rounds"]]
     assert counts == [(arm, n, 5, 1) for arm in ("on_prem", "cloud") for n in (1, 2, 3)]
     assert summary["per_picture"]["pictures"] == 5
-    assert summary["per_picture"]["drift_allowance"] == 1
+    assert summary["per_picture"]["drift_margin"] == 1
     assert "5 pictures x 3 rounds" in summary["verdict"]["per_picture"]
 
     compare, elsewhere = "compare_cloud_onprem_metrics.py", tmp_path / "elsewhere"
     report = (checkout / "metrics/report.html").read_bytes()
     shutil.rmtree(checkout / "onprem_images/output_local")
-    again = run_script_in(compare, "--from", str(bundle), "--output", str(elsewhere))
+    again = run_script_in(compare, "--from-bundle", str(bundle), "--output", str(elsewhere))
     assert again.returncode == 0, again.stderr
     assert "same statistics as packed in" in again.stdout
     assert (elsewhere / "summary.json").read_bytes() == packed
     assert (elsewhere / "report.html").read_bytes() == report
 
-    changed = run_script_in(compare, "--no-download", "--against", str(bundle))
+    changed = run_script_in(compare, "--no-download", "--baseline", str(bundle))
     assert changed.returncode == 0
     lines = [line for line in changed.stdout.splitlines() if line.startswith("changed: ")]
     assert [line[:48] for line in lines] == [
@@ -133,16 +133,18 @@ def test_on_prem_against_itself_needs_no_cloud_and_compares_pass_with_pass(
     checkout, run_script_in, tmp_path
 ):
     fill(checkout / "images_to_upload", 2)
-    done = run_script_in("master_pipeline.py", "--aa", "--rounds", "2", "--run-id", "aa")
+    done = run_script_in(
+        "master_pipeline.py", "--self-check", "--rounds", "2", "--run-id", "self_check"
+    )
     assert done.returncode == 0, done.stderr
     passes = [("on-prem", number) for number in (1, 2, 3, 4)]
     assert steps_of(checkout) == [("clean", 1), *passes, ("compare", 1)]
     summary = json.loads((checkout / "metrics/summary.json").read_text())
     assert list(summary["arms"]) == ["pass_a", "pass_b"]
-    assert summary["ledger"]["coverage"] == 1
+    assert summary["ledger"]["completeness"] == 1
     assert (summary["per_picture"]["pictures"], summary["per_picture"]["rounds"]) == (4, 2)
     assert not (checkout / "metrics/lambda_metrics.csv").exists()
-    again = run_script_in("compare_cloud_onprem_metrics.py", "--aa")
+    again = run_script_in("compare_cloud_onprem_metrics.py", "--self-check")
     assert again.returncode == 0, again.stderr
 
 
@@ -203,7 +205,7 @@ def test_a_cloud_of_ones_own_is_started_whatever_the_environment_says(checkout, 
         (["--timeout", "-1"], 2, "not a number of seconds"),
         (["--workers", "none"], 2, "not a whole number"),
         (["--no-such-flag"], 2, "unrecognized arguments"),
-        (["--aa", "--cloud", "aws"], 2, "--aa compares on-prem with itself"),
+        (["--self-check", "--cloud", "aws"], 2, "--self-check compares on-prem with itself"),
         (["--resume"], 1, "nothing to resume"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_whole_run_contacts_no_other_host_asks_for_no_name_and_listens_here_on
     (checkout / "images_to_upload" / "notes.txt").write_text("no picture")
     code, output, sockets = run_watched(way, [sys.executable, "master_pipeline.py"], checkout)
     assert code == 0, output
-    assert "coverage 100.0%" in output
+    assert "completeness 100.0%" in output
     assert not way.attempts()
     assert {socket.local for socket in sockets if socket.is_listening} == {"127.0.0.1"}
     assert {socket.remote for socket in sockets if not socket.is_listening} <= {"127.0.0.1"}

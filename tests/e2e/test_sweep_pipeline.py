@@ -39,7 +39,7 @@ def test_all_sweeps_in_one_run_are_whole_and_repeat_from_a_bundle(
     assert [p["concurrency"] for p in parallelism["points"]] == [1, 2]
     assert [p["memory_mb"] for p in memory["points"]] == [1024, 1769]
     for found in (scale, parallelism, memory):
-        assert found["not_whole"] == []
+        assert found["incomplete"] == []
         assert found["answer"] in done.stdout
         for point in found["points"]:
             assert point["whole"]
@@ -53,13 +53,15 @@ def test_all_sweeps_in_one_run_are_whole_and_repeat_from_a_bundle(
     assert not (checkout / "metrics/function_settings.json").exists()
 
     again = run_script_in(
-        *("compare_cloud_onprem_metrics.py", "--from", str(bundle)),
+        *("compare_cloud_onprem_metrics.py", "--from-bundle", str(bundle)),
         *("--output", str(tmp_path / "from")),
     )
     assert again.returncode == 0, again.stderr
     assert summary_of(tmp_path / "from") == summary_of(checkout / "metrics")
 
-    plain = run_script_in("master_pipeline.py", "--aa")  # the next run is about itself alone
+    plain = run_script_in(
+        "master_pipeline.py", "--self-check"
+    )  # the next run is about itself alone
     assert plain.returncode == 0, plain.stderr
     assert summary_of(checkout / "metrics")["sweeps"] == []
     assert list((checkout / "metrics/sweep").iterdir()) == []
@@ -89,7 +91,7 @@ def test_an_interrupted_sweep_restores_the_function_and_goes_on(
     assert done.stderr.startswith("done before: memory: 6 pictures x 2 rounds, 2 workers, 1,024 MB")
     (memory,) = summary_of(checkout / "metrics")["sweeps"]
     assert [p["memory_mb"] for p in memory["points"]] == [1024, 1280, 1536, before["memory_mb"]]
-    assert memory["not_whole"] == []
+    assert memory["incomplete"] == []
     assert settings_now(client, name) == before
 
 
@@ -112,18 +114,18 @@ def test_a_sweep_in_a_cloud_of_its_own_goes_on_with_the_run_that_was_interrupted
 def test_rounds_are_added_until_the_limit_and_the_record_says_why(
     checkout, pictures, run_script_in
 ):
-    done = run_script_in("master_pipeline.py", "--until", "0.001%", "--max-rounds", "5")
+    done = run_script_in("master_pipeline.py", "--precision", "0.001%", "--max-rounds", "5")
     assert done.returncode == 0, done.stderr
     reason = json.loads((checkout / "metrics/run.json").read_bytes())["rounds_ended"]
     assert reason.startswith("--max-rounds 5 is reached; the interval is ±")
     assert f"no more rounds after 5: {reason}" in done.stderr
-    assert "coverage 100.0%: 60 of 60 rows" in done.stdout
+    assert "completeness 100.0%: 60 of 60 rows" in done.stdout
     manifest = json.loads((checkout / "metrics/manifest.json").read_bytes())
-    assert (manifest["rounds"], manifest["until"]) == (5, 1e-5)
+    assert (manifest["rounds"], manifest["precision"]) == (5, 1e-5)
 
 
 def test_added_rounds_go_on_after_an_interruption(checkout, pictures, run_script_in, embedded):
-    flags = ("--endpoint-url", embedded.endpoint_url, "--until", "0.001%", "--max-rounds", "5")
+    flags = ("--endpoint-url", embedded.endpoint_url, "--precision", "0.001%", "--max-rounds", "5")
     process = started(checkout, *flags)
     read_until(process, "upload (3 of 5)")
     process.send_signal(signal.SIGKILL)
@@ -132,7 +134,7 @@ def test_added_rounds_go_on_after_an_interruption(checkout, pictures, run_script
     assert done.returncode == 0, done.stderr
     assert "no more rounds after 5" in done.stderr
     assert "on-prem (2 of 5)" not in done.stderr
-    assert "coverage 100.0%: 60 of 60 rows" in done.stdout
+    assert "completeness 100.0%: 60 of 60 rows" in done.stdout
 
 
 def test_parallelism_alone_has_the_comparison_as_its_last_point(checkout, pictures, run_script_in):
@@ -149,15 +151,19 @@ def test_parallelism_alone_has_the_comparison_as_its_last_point(checkout, pictur
 def test_on_prem_against_itself_is_sharp_enough_after_four_rounds(
     checkout, pictures, run_script_in
 ):
-    done = run_script_in("master_pipeline.py", "--aa", "--until", "900%", "--plan", "5%")
+    done = run_script_in(
+        "master_pipeline.py", "--self-check", "--precision", "900%", "--plan", "5%"
+    )
     assert done.returncode == 0, done.stderr
     assert "no more rounds after 4: the interval is ±" in done.stderr
-    assert "coverage 100.0%: 48 of 48 rows" in done.stdout
+    assert "completeness 100.0%: 48 of 48 rows" in done.stdout
     assert "to find a difference of 5% in 80% of such experiments" in done.stdout
 
 
 def test_the_time_limit_ends_a_run_after_its_first_round(checkout, pictures, run_script_in):
-    done = run_script_in("master_pipeline.py", "--aa", "--until", "0.001%", "--max-time", "0.01")
+    done = run_script_in(
+        "master_pipeline.py", "--self-check", "--precision", "0.001%", "--max-time", "0.01"
+    )
     assert done.returncode == 0, done.stderr
     assert "no more rounds after 1: another round would exceed --max-time 0.01" in done.stderr
 
@@ -183,11 +189,14 @@ def test_a_dry_run_of_a_sweep_names_its_runs_and_their_cost_and_does_nothing(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--until", "5%", "--rounds", "4"], "--until adds rounds by itself"),
-        (["--until", "0%"], "not a number of percent above 0"),
-        (["--until", "0.05"], "write 0.05% or 5%"),
-        (["--max-rounds", "3"], "limit --until, which is not there"),
-        (["--aa", "--scale", "2"], "--aa compares on-prem with itself: without sweeps"),
+        (["--precision", "5%", "--rounds", "4"], "--precision adds rounds by itself"),
+        (["--precision", "0%"], "not a number of percent above 0"),
+        (["--precision", "0.05"], "write 0.05% or 5%"),
+        (["--max-rounds", "3"], "limit --precision, which is not there"),
+        (
+            ["--self-check", "--scale", "2"],
+            "--self-check compares on-prem with itself: without sweeps",
+        ),
         (["--memory", "64"], "128 to 10240 MB"),
         (["--scale", "4,2"], "each number must be above the one before"),
         (["--scale", "2", "--run-id", "r" * 41], "40 characters at most"),

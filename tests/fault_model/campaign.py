@@ -38,7 +38,7 @@ from metrics.collect import cloud_rows, dead_letters
 from metrics.collect.dead_letters import HIDDEN_S, rows_of_failures
 from metrics.common.cli import UserError
 
-MOST_COPIES = 8  # of one event
+MAX_COPIES = 8  # of one event
 STEP_LIMIT = 10_000  # several times what any seed takes
 POLL_S = 10  # of the wait; less only makes a campaign longer
 FAULTS_OF_S3 = (ClientError, BotoCoreError, MetricsLogError)
@@ -204,7 +204,7 @@ class Campaign:
         if not self._unsent:
             return
         records, self._unsent = self._unsent, []
-        for _ in range(MOST_COPIES):
+        for _ in range(MAX_COPIES):
             self._events += 1
             event = Event(f"event-{self._events}", records)
             delay_s = self._rng.uniform(0, self._plan.delay_s)

@@ -21,7 +21,7 @@ from fault_model.services import S3, Queue, client_error
 from lambda_function.metrics_log import CSV_KEY, INPUT_PREFIX, LEASE_KEY, ROWS_PREFIX
 
 ATTEMPTS = 5  # max_attempts of the project's clients
-LONGEST_BACKOFF_S = 20  # of botocore's standard mode
+MAX_BACKOFF_S = 20  # of botocore's standard mode
 READ_TIMEOUT_S = 20  # read_timeout of the handler's client
 LATEST_S = 60  # until a request that was given up arrives
 ENDPOINT = "http://127.0.0.1:9"
@@ -60,7 +60,7 @@ class Network:
             except Retried as problem:
                 error = problem.error
             if attempt < ATTEMPTS:
-                backoff_s = min(self._rng.random() * 2**attempt, LONGEST_BACKOFF_S)
+                backoff_s = min(self._rng.random() * 2**attempt, MAX_BACKOFF_S)
                 self._schedule.pause(backoff_s)
         raise error
 

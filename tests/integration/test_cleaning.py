@@ -271,7 +271,7 @@ def test_a_manifest_of_a_run_id_that_no_run_can_have_is_left_alone(s3, buckets, 
 
 
 def test_a_manifest_too_large_to_be_one_is_not_even_read(s3, buckets, monkeypatch, capsys):
-    monkeypatch.setattr("metrics.run.cleaning.LARGEST_MANIFEST", 100)
+    monkeypatch.setattr("metrics.run.cleaning.MAX_MANIFEST", 100)
     s3.put_object(Bucket=OUT, Key="metrics/manifests/run-1.json", Body=b" " * 101)
     s3.meta.events.register("before-call.s3.GetObject", lambda **_: pytest.fail("it was read"))
     clean_cloud(s3, buckets)
@@ -339,5 +339,5 @@ def test_a_dry_run_prints_all_that_would_go_and_deletes_nothing(embedded, checko
     assert "would delete" not in kept.stdout
     alone = run_script_in("master_pipeline.py", "--dry-run")  # a cloud of its own starts empty
     assert set(leftovers_in(alone.stdout)) == here
-    run_script_in("master_pipeline.py", "--aa", "--run-id", "aa")  # which cleans
+    run_script_in("master_pipeline.py", "--self-check", "--run-id", "self_check")  # which cleans
     assert here - set(files_in(checkout)) >= {"metrics/lambda_metrics.csv"}

@@ -87,7 +87,7 @@ def test_a_complete_pair_of_files_gives_table_ratio_verdict_and_files(
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^on_prem +local +3 +0 +0 +11\.0", done.stdout, re.MULTILINE)
     assert re.search(r"^ +cloud +embedded +3 +0 +0 +22\.0", done.stdout, re.MULTILINE)
-    assert "coverage 100.0%: 6 of 6 rows, 6 done (no manifest: " in done.stdout
+    assert "completeness 100.0%: 6 of 6 rows, 6 done (no manifest: " in done.stdout
     assert "cloud/on_prem time per picture: geometric mean 2.00, 95% CI 1.60 to 2.50" in done.stdout
     assert "\non-prem is 2.00x faster per picture (95% CI 1.60 to 2.50, 3 pictures" in done.stdout
     assert "problem" not in done.stdout
@@ -323,7 +323,7 @@ def test_a_picture_that_neither_arm_has_is_missed_by_the_manifest(compare_files,
     flags = ("--no-download", "--manifest", manifest_file(tmp_path, (*KEYS, "lost.jpg")))
     code, out, _ = compare_files(on_prem_rows(), cloud_rows(), *flags)
     assert code == 1
-    assert "coverage 75.0%: 6 of 8 rows, 6 done, 2 missing\n" in out
+    assert "completeness 75.0%: 6 of 8 rows, 6 done, 2 missing\n" in out
     assert "problem: 1 of 4 pictures have no on_prem row: 'lost.jpg'\n" in out
     assert "not comparable: 1 of 4 pictures have no on_prem row; 1 of 4" in out
 
@@ -406,7 +406,7 @@ def test_outputs_that_differ_are_fetched_and_compared_pixel_by_pixel(
     # The bundle carries what was measured, so the same follows where no output is at hand.
     shutil.rmtree(tmp_path / "output_local")
     again = tmp_path / "again"
-    assert compare_script.main(["--from", str(bundle), "--output", str(again)]) == code
+    assert compare_script.main(["--from-bundle", str(bundle), "--output", str(again)]) == code
     summaries = [(folder / "summary.json").read_bytes() for folder in (compare_files.output, again)]
     assert summaries[0] == summaries[1]
 
@@ -439,15 +439,17 @@ def test_a_bundle_gives_the_same_bytes_again_in_the_same_and_in_a_new_bundle(
 ):
     again = tmp_path / "again.zip"
     folder = str(tmp_path / "elsewhere")
-    assert compare_script.main(["--from", str(bundle), "--output", folder]) == 0
+    assert compare_script.main(["--from-bundle", str(bundle), "--output", folder]) == 0
     assert "same statistics as packed in" in capsys.readouterr().out
-    compare_script.main(["--from", str(bundle), "--output", folder, "--bundle", str(again)])
+    compare_script.main(["--from-bundle", str(bundle), "--output", folder, "--bundle", str(again)])
     assert again.read_bytes() == bundle.read_bytes()
 
 
 def test_a_bundle_whose_rows_were_changed_is_found_out(bundle, tmp_path, capsys):
     changed = repacked(bundle, **{"local_metrics.csv": csv_of(on_prem_rows(proc_ms=11.0))})
-    code = compare_script.main(["--from", str(changed), "--output", str(tmp_path / "elsewhere")])
+    code = compare_script.main(
+        ["--from-bundle", str(changed), "--output", str(tmp_path / "elsewhere")]
+    )
     assert code == 1
     assert "the statistics that follow from its rows are not those" in capsys.readouterr().err
 
@@ -479,7 +481,7 @@ NOT_BUNDLES = {
 }
 
 
-@pytest.mark.parametrize("flag", ["--from", "--against"])
+@pytest.mark.parametrize("flag", ["--from-bundle", "--baseline"])
 @pytest.mark.parametrize("broken", NOT_BUNDLES.values(), ids=NOT_BUNDLES)
 def test_what_is_no_bundle_is_one_line_that_names_it(bundle, compare_files, flag, broken):
     odd = bundle.with_name("odd.zip")
@@ -522,7 +524,7 @@ def test_choices_are_packed_and_the_same_summary_follows_from_them(
     assert even["assumptions"] == dataclasses.asdict(Assumptions(2000, 4, 60, 0.13, 0.25))
     assert even["sentence"] in out
     again = tmp_path / "again"
-    assert compare_script.main(["--from", str(target), "--output", str(again)]) == 0
+    assert compare_script.main(["--from-bundle", str(target), "--output", str(again)]) == 0
     assert (again / "summary.json").read_bytes() == before
 
 
@@ -532,13 +534,13 @@ def test_a_bundle_from_before_there_were_assumptions_opens_with_the_defaults(bun
     del content["assumptions"]
     old = repacked(bundle, **{"bundle.json": json.dumps(content).encode()})
     (tmp_path / "unpacked").mkdir()
-    evidence, _ = unpack(old, tmp_path / "unpacked")
-    assert evidence.choices.assumptions == Assumptions()
+    run_files, _ = unpack(old, tmp_path / "unpacked")
+    assert run_files.choices.assumptions == Assumptions()
 
 
 def test_from_a_bundle_the_assumptions_are_not_chosen_again(bundle, capsys):
     with pytest.raises(SystemExit) as stopped:
-        compare_script.main(["--from", str(bundle), "--power", "10"])
+        compare_script.main(["--from-bundle", str(bundle), "--power", "10"])
     assert stopped.value.code == 2
     assert "assumptions of cost" in capsys.readouterr().err
 
@@ -548,7 +550,7 @@ def test_against_an_earlier_run_each_arm_is_held_against_itself(bundle, compare_
         dataclasses.replace(r, proc_ms=3 * r.proc_ms, cpu_ms=3 * r.cpu_ms) for r in cloud_rows()
     ]
     other = changed(on_prem_rows(), output_sha256="cd" * 32)[:2]
-    flags = ("--no-download", "--allow-partial", "--against", str(bundle))
+    flags = ("--no-download", "--allow-partial", "--baseline", str(bundle))
     _, out, _ = compare_files(other, slower, *flags)
     lines = [line for line in out.splitlines() if line.startswith("changed: ")]
     assert lines == [
@@ -567,7 +569,7 @@ def test_files_that_could_not_be_read_or_written_are_refused_before_anything_sta
     checkout, run_script_in, tmp_path
 ):
     (checkout / "images_to_upload" / "a.jpg").write_bytes(b"no picture")
-    for flags in (("--against", str(tmp_path / "none.zip")), ("--bundle", str(tmp_path))):
+    for flags in (("--baseline", str(tmp_path / "none.zip")), ("--bundle", str(tmp_path))):
         done = run_script_in("master_pipeline.py", *flags)
         assert error_line(done).startswith("error: ")
         assert not (checkout / "metrics" / "run.json").exists()
@@ -670,11 +672,13 @@ def test_no_cell_of_the_merged_csv_is_a_formula_and_one_apostrophe_off_gives_the
 
 
 @pytest.mark.parametrize(
-    "flags", [["--aa"], ["--run-id", "x"], ["--timeout", "1"], ["--allow-partial"]], ids=" ".join
+    "flags",
+    [["--self-check"], ["--run-id", "x"], ["--timeout", "1"], ["--allow-partial"]],
+    ids=" ".join,
 )
 def test_flags_that_a_bundle_would_overrule_are_refused(bundle, flags):
     with pytest.raises(SystemExit) as caught:
-        compare_script.main(["--from", str(bundle), *flags])
+        compare_script.main(["--from-bundle", str(bundle), *flags])
     assert caught.value.code == 2
 
 
@@ -718,7 +722,7 @@ def test_rows_whose_keys_lead_anywhere_are_compared_and_nothing_is_written_there
     code, out, err = compare_files(on_prem, None, *flags, "--bundle", str(bundle))
     assert (code, err) == (1, "")  # the outputs differ, by hash
     assert f"the output differs for {len(keys)} pictures" in out
-    assert compare_script.main(["--from", str(bundle), "--output", str(again)]) == 1
+    assert compare_script.main(["--from-bundle", str(bundle), "--output", str(again)]) == 1
     with (again / "merged_metrics.csv").open(newline="") as file:
         assert {record["image_key"] for record in csv.DictReader(file)} == set(keys)
     made = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}

@@ -127,10 +127,10 @@ def test_nothing_is_enforced_and_nothing_looked_at_while_a_process_is_idle(busy)
         until(lambda: state(busy) == "T")
     idle_since_s = used_s(busy)
     until(lambda: used_s(busy) > idle_since_s + 0.1)  # by now the meter has heard of it
-    looked = used_s(meter._meter)
+    sequential = used_s(meter._meter)
     (wall,), (used,), (waited,) = windows(busy, 1).T
     assert (used + waited) / wall > 0.9
-    assert used_s(meter._meter) == looked
+    assert used_s(meter._meter) == sequential
     busy.kill()
     meter.close()
 
@@ -336,7 +336,7 @@ def test_time_outs_are_of_wall_time_and_leave_no_process(small_cloud):
 SLOW_PICTURE = """
 import time
 from lambda_function import limits
-limits.MOST_CPU_S, limits.MOST_WALL_S, limits.LOOK_AGAIN_S = 0.3, 0.6, 0.1
+limits.MAX_CPU_S, limits.MAX_WALL_S, limits.LOOK_AGAIN_S = 0.3, 0.6, 0.1
 print("ready", flush=True)
 input()
 start = time.monotonic(), time.process_time()

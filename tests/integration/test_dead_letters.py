@@ -11,7 +11,7 @@ from lambda_function.embedded_cloud import embedded_cloud
 from lambda_function.metrics_log import RowId, append_rows
 from metrics.collect import cloud_rows
 from metrics.collect.cloud_rows import wait_for_rows
-from metrics.collect.dead_letters import failure_settler, receive, rows_of_failures
+from metrics.collect.dead_letters import failure_queue_drainer, receive, rows_of_failures
 
 IN, OUT = "input-bucket", "output-bucket"
 
@@ -146,7 +146,7 @@ def test_more_messages_than_one_call_hands_out_are_read(s3, queue):
 
 
 def test_without_a_queue_there_is_nothing_to_settle(embedded):
-    assert failure_settler(embedded, {}, None, Buckets(IN, OUT)) is None
+    assert failure_queue_drainer(embedded, {}, None, Buckets(IN, OUT)) is None
 
 
 def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypatch):
@@ -163,9 +163,9 @@ def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypat
             Body=jpeg(),
             Metadata={"run-id": "failing", "round": "1"},
         )
-        settler = failure_settler(cloud, function, s3, buckets)
+        settler = failure_queue_drainer(cloud, function, s3, buckets)
         expected = {RowId("failing", 1, "a.jpg")}
-        (row,) = wait_for_rows(s3, buckets.output, expected, 60, settle_failures=settler)
+        (row,) = wait_for_rows(s3, buckets.output, expected, 60, drain_failure_queue=settler)
     assert row.status == "error"
     assert row.error.startswith("LambdaFailure: RetriesExhausted after 3 tries: ")
     assert "AccessDenied" in row.error  # its role allows no other bucket

@@ -127,7 +127,7 @@ def test_create_run_status_update_and_delete_work_and_leave_nothing(cloud, deplo
         assert re.search(rf"Add +{name} +{resource['Type']}\n", out)
     assert "the trigger fires" in out
     s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-    assert [*versions(s3, buckets.input), *versions(s3, buckets.output)] == []  # no canary
+    assert [*versions(s3, buckets.input), *versions(s3, buckets.output)] == []  # no smoke_test
 
     metadata = {"run-id": "r", "round": "1"}
     s3.put_object(Bucket=buckets.input, Key="input/a.jpg", Body=jpeg(), Metadata=metadata)
@@ -430,7 +430,7 @@ def test_a_state_that_has_to_end_first_is_named_with_the_next_step(state, named,
     assert state in str(caught.value)
 
 
-# --- the canary ----------------------------------------------------------------------------------
+# --- the smoke test -----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -456,9 +456,12 @@ def test_the_canary_finds_a_trigger_that_does_not_fire_and_leaves_nothing(
     trigger(False)
     monkeypatch.setattr(smoke_test, "LIMIT_S", 0.2)
     assert script(standing)("create", "--yes") == 1
-    assert f"no output of the canary s3://{buckets.input}/input/canary-" in capsys.readouterr().err
+    assert (
+        f"no output of the smoke test s3://{buckets.input}/input/smoke_test-"
+        in capsys.readouterr().err
+    )
     left = [version["Key"] for bucket in vars(buckets).values() for version in versions(s3, bucket)]
-    assert not any("canary" in key for key in left)
+    assert not any("smoke_test" in key for key in left)
 
 
 def test_the_canary_is_put_again_until_the_notification_is_in_force(standing, trigger, monkeypatch):
@@ -489,7 +492,7 @@ def test_the_canary_leaves_no_row(standing):
         Bucket=buckets.input, Key="input/a.jpg", Body=jpeg(), Metadata={"run-id": "r", "round": "1"}
     )
     wait_for_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
-    assert b"canary" not in read_object(s3, buckets.output, CSV_KEY).data
+    assert b"smoke_test" not in read_object(s3, buckets.output, CSV_KEY).data
 
 
 # --- delete --------------------------------------------------------------------------------------

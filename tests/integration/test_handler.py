@@ -213,7 +213,7 @@ def test_a_foreign_object_whose_key_is_no_plain_path_gets_no_output_and_no_row(s
 
 def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(s3, invoke, monkeypatch):
     picture = jpeg()
-    monkeypatch.setattr(handler, "MOST_BYTES", len(picture) - 1)
+    monkeypatch.setattr(handler, "MAX_BYTES", len(picture) - 1)
     assert invoke({"input/a.jpg": picture})["error"] == 1
     (row,) = rows_in(s3)
     assert (row.orig_size, row.error) == (len(picture), measure_transform(None).error)
@@ -232,7 +232,7 @@ def test_events_that_could_recurse_or_are_no_picture_are_refused(s3, invoke, ref
     s3.put_object(Bucket=OUT, Key="input/a.jpg", Body=jpeg())
     before = s3.list_objects_v2(Bucket=OUT)["KeyCount"]
     counts = handler.lambda_handler({"Records": [refused]}, context())
-    assert counts == {"ok": 0, "error": 0, "refused": 1, "canary": 0, "appended": 0}
+    assert counts == {"ok": 0, "error": 0, "refused": 1, "smoke_test": 0, "appended": 0}
     assert s3.list_objects_v2(Bucket=OUT)["KeyCount"] == before
     assert "refused" in json.loads(capsys.readouterr().out.splitlines()[0])
 

@@ -190,7 +190,7 @@ def test_a_picture_that_changed_since_it_was_listed_is_an_error_row(tmp_path):
 
 
 def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(local_image_proc, "MOST_BYTES", 9)
+    monkeypatch.setattr(local_image_proc, "MAX_BYTES", 9)
     (tmp_path / "large.jpg").write_bytes(bytes(10))
     row = process_picture(Picture("large.jpg", tmp_path / "large.jpg", 10, ""), "run-7", 1)
     assert (row.orig_size, row.error) == (10, measure_transform(None).error)

@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on_without_doing_anything_twice(
     on_prem = read_rows(checkout / "onprem_images/metrics/local_metrics.csv", "on_prem")
     done = run_script_in("master_pipeline.py", *flags[:2], "--resume")
     assert done.returncode == 0, done.stderr
-    assert "coverage 100.0%: 120 of 120 rows" in done.stdout
+    assert "completeness 100.0%: 120 of 120 rows" in done.stdout
     assert "on-prem (1 of 2)" not in done.stderr
     later = {r.id: r for r in download_rows(s3, bucket, run_id)}
     assert {row_id: later[row_id] for row_id in earlier} == earlier
@@ -178,7 +178,7 @@ def test_an_interrupted_run_goes_on_without_doing_anything_twice(
 def test_on_prem_against_itself_goes_on_too(checkout, run_script_in):
     for number in range(3):
         (checkout / "images_to_upload" / f"{number}.jpg").write_bytes(jpeg(60 + number))
-    first = run_script_in("master_pipeline.py", "--aa", "--rounds", "2")
+    first = run_script_in("master_pipeline.py", "--self-check", "--rounds", "2")
     assert first.returncode == 0, first.stderr
     path = checkout / "metrics/run.json"
     record = json.loads(path.read_text())
@@ -187,8 +187,8 @@ def test_on_prem_against_itself_goes_on_too(checkout, run_script_in):
     lines = rows.read_text().splitlines(keepends=True)
     rows.write_text("".join(lines[: 1 + 3 * 3]))  # three of the four passes
     shutil.rmtree(checkout / "metrics/charts")
-    done = run_script_in("master_pipeline.py", "--aa", "--resume")
+    done = run_script_in("master_pipeline.py", "--self-check", "--resume")
     assert done.returncode == 0, done.stderr
     assert "on-prem (3 of 4)" not in done.stderr
     assert "on-prem (4 of 4)" in done.stderr
-    assert "coverage 100.0%: 12 of 12 rows" in done.stdout
+    assert "completeness 100.0%: 12 of 12 rows" in done.stdout

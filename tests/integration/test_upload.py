@@ -298,7 +298,7 @@ def test_the_wait_outlives_faults_of_the_failure_queue(s3, monkeypatch):
             raise fault(500)
         put_row(s3, OUT, row("a", status="error"))
 
-    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60, settle_failures=settle)
+    (found,) = wait_for_rows(s3, OUT, {RowId("run", 1, "a")}, 60, drain_failure_queue=settle)
     assert (len(calls), found.status) == (2, "error")
 
 

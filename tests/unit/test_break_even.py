@@ -24,7 +24,7 @@ from metrics.analysis.break_even import (
     measure_of_rounds,
     sentence,
 )
-from metrics.analysis.comparison import ARMS_OF_AA, Comparison
+from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison
 from metrics.analysis.cost import bill_of, total_usd
 from metrics.analysis.steadiness import Measure
 from metrics.collect.invocations import Invocation, invocations_from_csv, invocations_to_csv
@@ -144,7 +144,7 @@ def test_in_the_embedded_cloud_the_durations_are_said_to_be_this_machine_s():
 
 def test_one_round_gives_a_crossing_and_no_interval():
     one = Measure(34.61e-6, note="one round: no interval")
-    found = found_of(usd_a_picture=one, pictures_per_s=replace(one, value=2.0))
+    found = found_of(usd_a_picture=one, throughput_per_s=replace(one, value=2.0))
     assert "on (one round: no interval) this machine costs less" in sentence(found)
 
 
@@ -185,10 +185,10 @@ def test_cost_and_speed_come_from_bills_and_makespans_of_the_rounds(tmp_path):
     assert costs == sorted(set(costs))
     assert found.usd_a_picture.value == pytest.approx(math.prod(costs) ** (1 / 3))
     speeds = [16 / span for span in comparison.first.makespans_s]
-    assert found.pictures_per_s.value == pytest.approx(math.prod(speeds) ** (1 / 3))
+    assert found.throughput_per_s.value == pytest.approx(math.prod(speeds) ** (1 / 3))
     assert found.usd_a_picture.low < found.usd_a_picture.value < found.usd_a_picture.high
     assert not found.on_aws
-    assert found.capacity.value == pytest.approx(found.pictures_per_s.value * MONTH_S / 2)
+    assert found.capacity.value == pytest.approx(found.throughput_per_s.value * MONTH_S / 2)
 
 
 def test_requests_to_s3_are_in_the_price(tmp_path):
@@ -206,7 +206,7 @@ def test_without_what_it_rests_on_there_is_none_and_one_line_says_why(tmp_path):
     assert "REPORT" in break_even_of(comparison, invocations.iloc[:0], WORKED)
     resumed = replace(comparison, record={"resumed_at": ["2026-01-02"]})
     assert "resumed" in break_even_of(resumed, invocations, WORKED)
-    unknown, _ = measured(tmp_path, arms=ARMS_OF_AA)
+    unknown, _ = measured(tmp_path, arms=ARMS_OF_SELF_CHECK)
     assert "both arms are on-prem" in break_even_of(unknown, invocations, WORKED)
     lost = compared(tmp_path, *[rows[n:] for n, rows in enumerate(both(16))])
     assert "not comparable" in break_even_of(lost, invocations, WORKED)
@@ -231,7 +231,7 @@ STATES = {
     "doubt": {"per_s": 0.8},
     "one round": {
         "usd_a_picture": Measure(34.61e-6, note="one round: no interval"),
-        "pictures_per_s": Measure(2.0, note="one round: no interval"),
+        "throughput_per_s": Measure(2.0, note="one round: no interval"),
     },
     "the longest texts": {"assumptions": Assumptions(1e7, 1e-6, 1e7, 1e7, 1e-6), "on_aws": False},
 }

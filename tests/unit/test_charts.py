@@ -21,7 +21,7 @@ from PIL import Image
 from rows import row
 
 from lambda_function.metrics_log import COLUMNS, HEADER, rows_to_csv
-from metrics.analysis.comparison import ARMS_OF_AA, Comparison, compare
+from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
 from metrics.analysis.rows import REFERENCE_COLUMNS, read_rows
 from metrics.analysis.stability import residuals
 from metrics.analysis.steadiness import KINDS, measure_text
@@ -93,7 +93,7 @@ def partial(folder: Path) -> Comparison:
 def a_against_a(folder: Path) -> Comparison:
     first = rows_of("on_prem", 16, 3)
     second = [replace(r, proc_ms=r.proc_ms * (0.95 + n % 4 / 20)) for n, r in enumerate(first)]
-    return compared(folder, first, second, arms=ARMS_OF_AA)
+    return compared(folder, first, second, arms=ARMS_OF_SELF_CHECK)
 
 
 def names_like_formulas(folder: Path) -> Comparison:
@@ -470,8 +470,8 @@ def test_total_bars_of_several_rounds_are_of_one_round(drawn):
     heights = [height for _, height in bars_of(drawn("16 x 3", "total_time"))]
     assert heights == pytest.approx(
         [
-            *(comparison.first.busy_s / 3, comparison.first.makespan_s),
-            *(comparison.second.busy_s / 3, comparison.second.makespan_s),
+            *(comparison.first.processing_s / 3, comparison.first.makespan_s),
+            *(comparison.second.processing_s / 3, comparison.second.makespan_s),
         ]
     )
     assert "busy time\n(mean of 3 rounds)" in said(drawn("16 x 3", "total_time"))
@@ -483,7 +483,7 @@ def test_an_unknown_makespan_is_called_unknown_and_the_busy_time_still_drawn(dra
     assert [height > 0 for _, height in bars_of(figure)] == [True, False, True, False]
 
 
-# --- coverage, phases ---------------------------------------------------------------------------
+# --- completeness, phases ------------------------------------------------------------------------
 
 
 def widths_of(figure: Figure) -> list[float]:
@@ -492,23 +492,23 @@ def widths_of(figure: Figure) -> list[float]:
 
 
 def test_coverage_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
-    assert widths_of(drawn("partly failed", "coverage")) == [14, 2, 16, 16] * 2
-    assert widths_of(drawn("partial", "coverage")) == [16, 16, 16, 16, 16, 11, 5]
-    text = said(drawn("partial", "coverage"))
+    assert widths_of(drawn("partly failed", "completeness")) == [14, 2, 16, 16] * 2
+    assert widths_of(drawn("partial", "completeness")) == [16, 16, 16, 16, 16, 11, 5]
+    text = said(drawn("partial", "completeness"))
     assert "the cloud (embedded), round 3: 68.8% (11 done, 5 missing)" in text
-    assert "coverage 94.8%: 91 of 96 rows" in text
+    assert "completeness 94.8%: 91 of 96 rows" in text
 
 
 def test_coverage_of_many_rounds_is_summed_by_arm(drawn):
-    assert widths_of(drawn("2 x 60", "coverage")) == [120, 120]
-    assert "on-prem, 60 rounds: 100% (120 done)" in said(drawn("2 x 60", "coverage"))
+    assert widths_of(drawn("2 x 60", "completeness")) == [120, 120]
+    assert "on-prem, 60 rounds: 100% (120 done)" in said(drawn("2 x 60", "completeness"))
 
 
 def test_coverage_names_rows_that_do_not_count(tmp_path):
     first, second = both(4)
     other = [row("9.jpg", source="on_prem", run_id="other")]
     comparison = compared(tmp_path, first + first[:2] + other, second, run_id="run")
-    figure = CHART["coverage"].draw(comparison)
+    figure = CHART["completeness"].draw(comparison)
     assert "on-prem: 100% (4 done, 2 duplicate)" in said(figure)
     assert "Not counted, on-prem: 1 late, 0 unknown rows." in foot(figure)
     assert "Not counted, the cloud" not in foot(figure)
@@ -767,11 +767,11 @@ def test_an_even_sample_has_no_more_than_it_may_and_both_ends(count, most):
 @pytest.mark.parametrize(
     ("name", "constant", "note"),
     [
-        ("boxplot_time", "MOST_OUTLIERS", "Of 26 beyond the whiskers an even sample of 10"),
-        ("size_vs_time", "MOST_POINTS", "Of 250 pairs an even sample of 10 is drawn."),
-        ("paired_ratio", "MOST_POINTS", "Of 250 pictures an even sample of 10 is drawn."),
-        ("timeline", "MOST_BARS", "Of 250 pictures an even sample of 10 is drawn."),
-        ("stability", "MOST_POINTS", "Of 250 times an even sample of 10 is drawn."),
+        ("boxplot_time", "MAX_OUTLIERS", "Of 26 beyond the whiskers an even sample of 10"),
+        ("size_vs_time", "MAX_POINTS", "Of 250 pairs an even sample of 10 is drawn."),
+        ("paired_ratio", "MAX_POINTS", "Of 250 pictures an even sample of 10 is drawn."),
+        ("timeline", "MAX_BARS", "Of 250 pictures an even sample of 10 is drawn."),
+        ("stability", "MAX_POINTS", "Of 250 times an even sample of 10 is drawn."),
     ],
 )
 def test_of_many_points_a_sample_is_drawn_and_the_foot_says_so(

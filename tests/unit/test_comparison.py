@@ -15,7 +15,7 @@ from test_rows import HOSTILE_KEYS, REFERENCE_HEADER, file_of, frame, on_prem_ro
 from lambda_function.metrics_log import MetricRow
 from metrics.analysis.comparison import (
     ARMS,
-    ARMS_OF_AA,
+    ARMS_OF_SELF_CHECK,
     ArmSummary,
     Comparison,
     begin_s,
@@ -29,9 +29,9 @@ from metrics.analysis.rounds import split_passes
 from metrics.analysis.rows import read_rows
 from metrics.common.cli import UserError
 from metrics.report.verdict import (
+    equivalence_line,
     ledger_line,
     ratio_line,
-    same_work_line,
     table,
     verdict_per_picture,
     verdict_whole_job,
@@ -78,7 +78,7 @@ def test_equal_work_on_equal_pictures_has_no_problem():
     assert (problems(comparison), warnings(comparison)) == ([], [])
     assert list(comparison.pairs["image_key"]) == ["a", "b", "c"]
     assert set(comparison.merged["arms"]) == {"both"}
-    assert comparison.same_work_counts == {"identical": 3, "equivalent": 0, "different": 0, "": 0}
+    assert comparison.equivalence_counts == {"identical": 3, "equivalent": 0, "different": 0, "": 0}
 
 
 def test_hostile_keys_are_joined_as_they_are():
@@ -223,7 +223,11 @@ def test_outputs_that_differ_by_rounding_are_equivalent_and_no_problem():
     rounding, other = PixelDifference(50.0, 2), PixelDifference(40.0, 2)
     comparison = compared(on_prem, cloud, pixels={both: rounding})
     assert problems(comparison) == []
-    assert comparison.pairs["same_work"].tolist() == ["identical", "equivalent", "identical"]
+    assert comparison.pairs["output_equivalence"].tolist() == [
+        "identical",
+        "equivalent",
+        "identical",
+    ]
     comparison = compared(on_prem, cloud, pixels={both: other})
     assert problems(comparison) == ["the output differs for 1 picture: 'b'"]
 
@@ -259,7 +263,7 @@ def test_without_any_hash_other_sizes_are_other_work():
     assert problems(compared(*arms)) == ["the output differs in size for 1 picture: 'a.jpg'"]
     comparison = compared([on_prem_row(output_sha256="")], [row(output_sha256="")])
     assert problems(comparison) == []
-    assert comparison.same_work_counts[""] == 1
+    assert comparison.equivalence_counts[""] == 1
 
 
 def test_the_rows_of_one_arm_taken_for_both_are_no_comparison():
@@ -283,7 +287,7 @@ def test_arms_without_a_common_picture_are_not_comparable():
 def test_arms_in_which_every_picture_failed_are_not_comparable():
     comparison = compared([on_prem_row(**FAILED)], [row(**FAILED)])
     assert problems(comparison) == ["no picture was processed in both arms"]
-    assert comparison.ledger.coverage == 1
+    assert comparison.ledger.completeness == 1
     assert math.isnan(comparison.first.mean_ms)
 
 
@@ -352,9 +356,9 @@ def test_the_reference_run_is_not_comparable_and_the_verdict_says_both_reasons(r
     assert verdict_whole_job(reference_run) == ""
     assert "0169.jpg" in str(reference_run.problems[0])
     assert (reference_run.first.rows, reference_run.second.rows) == (501, 169)
-    assert reference_run.ledger.coverage == pytest.approx(670 / 1002)
+    assert reference_run.ledger.completeness == pytest.approx(670 / 1002)
     assert ledger_line(reference_run) == (
-        "coverage 66.9%: 670 of 1,002 rows, 670 done, 332 missing "
+        "completeness 66.9%: 670 of 1,002 rows, 670 done, 332 missing "
         "(no manifest: what either arm has is expected)"
     )
 
@@ -520,10 +524,10 @@ def test_the_summary_of_an_arm_is_what_a_hand_computes():
     for share in (90, 95, 99):
         percentile = 1000 + (2 * share / 100 - 1) * 2000
         assert getattr(summary, f"p{share}_ms") == pytest.approx(percentile)
-    assert summary.busy_s == pytest.approx(4.5)
-    assert summary.cpu_share == pytest.approx(3 * 12.25 / 4500)
+    assert summary.processing_s == pytest.approx(4.5)
+    assert summary.cpu_utilisation == pytest.approx(3 * 12.25 / 4500)
     assert summary.makespan_s == pytest.approx(3.8)
-    assert summary.pictures_per_s == pytest.approx(3 / 3.8)
+    assert summary.throughput_per_s == pytest.approx(3 / 3.8)
     assert (summary.name, summary.label, summary.environment) == ("cloud", "the cloud", "embedded")
 
 
@@ -537,7 +541,7 @@ def test_makespans_are_by_round_and_the_one_shown_is_their_median():
     summary = summary_of(rows)
     assert summary.makespans_s == pytest.approx((1, 5, 2))
     assert summary.makespan_s == pytest.approx(2)
-    assert summary.pictures_per_s == pytest.approx(1)
+    assert summary.throughput_per_s == pytest.approx(1)
 
 
 def test_a_failed_picture_counts_in_the_makespan_but_not_in_the_times():
@@ -548,7 +552,7 @@ def test_a_failed_picture_counts_in_the_makespan_but_not_in_the_times():
     summary = summary_of(rows)
     assert (summary.rows, summary.failed) == (2, 1)
     assert (summary.mean_ms, summary.median_ms, summary.p95_ms) == (100, 100, 100)
-    assert summary.busy_s == pytest.approx(0.1)
+    assert summary.processing_s == pytest.approx(0.1)
     assert summary.makespan_s == pytest.approx(6.0)
 
 
@@ -565,7 +569,7 @@ def test_an_unreadable_timestamp_makes_the_makespan_unknown_and_nothing_fails(ti
     on_prem = [on_prem_row("a", timestamp=at(1)), on_prem_row("b", timestamp=timestamp)]
     comparison = compared(on_prem, [row("a"), row("b")])
     assert math.isnan(comparison.first.makespan_s)
-    assert math.isnan(comparison.first.pictures_per_s)
+    assert math.isnan(comparison.first.throughput_per_s)
     assert problems(comparison) == []
     assert comparison.whole_job is None
     assert "nan" not in table(comparison)
@@ -624,7 +628,7 @@ def test_unknown_cpu_times_leave_their_pictures_out_of_the_processor_ratio_only(
 
 def test_on_prem_passes_are_compared_with_each_other_by_the_same_code():
     passes = [on_prem_row(key, round=number) for key in "abc" for number in range(1, 5)]
-    comparison = compare(*split_passes(frame(passes)), arms=ARMS_OF_AA)
+    comparison = compare(*split_passes(frame(passes)), arms=ARMS_OF_SELF_CHECK)
     assert problems(comparison) == []
     assert (comparison.per_picture.pictures, comparison.per_picture.rounds) == (3, 2)
     assert comparison.per_picture.ratio == 1
@@ -661,8 +665,8 @@ def test_any_readable_rows_are_judged_in_words(on_prem, cloud, manifest, allow_p
     said = verdict_per_picture(comparison)
     assert said.startswith("not comparable: ") == bool(comparison.problems)
     assert "nan" not in said + verdict_whole_job(comparison)
-    for text in (table, ledger_line, same_work_line, ratio_line):
+    for text in (table, ledger_line, equivalence_line, ratio_line):
         assert isinstance(text(comparison), str)
     assert isinstance(comparison.merged, pd.DataFrame)
     assert len(comparison.pairs) <= 4
-    assert comparison.is_partial == (comparison.ledger.coverage < 1)
+    assert comparison.is_partial == (comparison.ledger.completeness < 1)

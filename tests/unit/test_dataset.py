@@ -12,7 +12,7 @@ from PIL import Image
 from metrics.common.cli import UserError
 from onprem_images import dataset, sample_images
 from onprem_images.dataset import (
-    LONGEST_KEY,
+    MAX_KEY,
     NOT_PICTURES,
     Picture,
     check_keys,
@@ -187,8 +187,8 @@ def test_a_name_that_is_not_utf_8_is_refused(folder):
 
 
 def test_a_key_is_measured_in_bytes_and_refused_when_s3_cannot_hold_it():
-    folders = "éé/" * (LONGEST_KEY // 5 - 1)
-    longest = folders + "x" * (LONGEST_KEY - len(folders.encode()))
+    folders = "éé/" * (MAX_KEY // 5 - 1)
+    longest = folders + "x" * (MAX_KEY - len(folders.encode()))
     check_keys([longest])
     with pytest.raises(UserError, match="longer than"):
         check_keys([longest + "x"])
@@ -222,7 +222,7 @@ def test_an_unreadable_folder_is_an_error_and_not_left_out(tmp_path, monkeypatch
 
 
 def test_the_longest_key_fits_s3_with_prefix_and_suffix():
-    assert len("processed/") + LONGEST_KEY + len(".jpg") == 1024
+    assert len("processed/") + MAX_KEY + len(".jpg") == 1024
 
 
 # --- loading --------------------------------------------------------------------------------------

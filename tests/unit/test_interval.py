@@ -11,7 +11,7 @@ from scipy import stats
 
 from metrics.analysis.interval import (
     CONFIDENCE,
-    DRIFT_ALLOWANCE,
+    DRIFT_MARGIN,
     POWER,
     RatioEstimate,
     estimate_ratio,
@@ -37,7 +37,7 @@ def ends(estimate: RatioEstimate) -> tuple[float, float, float]:
 
 @given(arrays(float, st.integers(2, 30), elements=logs))
 def test_of_one_round_it_is_the_paired_t_interval_over_pictures(values):
-    same_as_scipy(estimate_ratio(values[:, None], allowance=1), values)
+    same_as_scipy(estimate_ratio(values[:, None], drift_margin=1), values)
 
 
 @given(arrays(float, st.integers(2, 30), elements=logs))
@@ -92,16 +92,16 @@ def test_no_part_of_the_variance_is_negative(table):
 
 
 @given(tables(), allowances)
-def test_swapping_the_arms_inverts_the_ratio_and_both_ends(table, allowance):
-    forth, back = estimate_ratio(table, allowance), estimate_ratio(-table, allowance)
+def test_swapping_the_arms_inverts_the_ratio_and_both_ends(table, drift_margin):
+    forth, back = estimate_ratio(table, drift_margin), estimate_ratio(-table, drift_margin)
     assert ends(back) == pytest.approx([1 / end for end in reversed(ends(forth))])
     assert back.p_value == pytest.approx(forth.p_value)
 
 
 @given(tables(), st.floats(0.1, 10), allowances)
-def test_a_constant_factor_multiplies_the_ratio_and_both_ends(table, factor, allowance):
-    scaled = estimate_ratio(table + math.log(factor), allowance)
-    expected = [factor * end for end in ends(estimate_ratio(table, allowance))]
+def test_a_constant_factor_multiplies_the_ratio_and_both_ends(table, factor, drift_margin):
+    scaled = estimate_ratio(table + math.log(factor), drift_margin)
+    expected = [factor * end for end in ends(estimate_ratio(table, drift_margin))]
     assert ends(scaled) == pytest.approx(expected)
 
 
@@ -116,8 +116,8 @@ def test_the_order_of_pictures_and_of_rounds_makes_no_difference(table, random):
 
 
 @given(tables(), st.floats(-2, 2), allowances)
-def test_p_is_below_5_percent_exactly_when_the_interval_excludes_1(table, shift, allowance):
-    estimate = estimate_ratio(table / 10 + shift, allowance)
+def test_p_is_below_5_percent_exactly_when_the_interval_excludes_1(table, shift, drift_margin):
+    estimate = estimate_ratio(table / 10 + shift, drift_margin)
     assume(abs(abs(estimate.log_ratio) - estimate.log_half_width) > 1e-9)
     assert (estimate.p_value < 1 - CONFIDENCE) == (not estimate.includes_1)
     assert 0 < estimate.p_value <= 1
@@ -135,7 +135,7 @@ def test_without_any_spread_p_and_interval_agree_to_the_last_bit(log):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (5, 1), (5, 4)])
 @pytest.mark.parametrize("log", [0.0, 0.7, -0.7])
 def test_of_equal_ratios_the_interval_is_the_allowance_alone(shape, log):
-    estimate = estimate_ratio(np.full(shape, log), allowance=1.1)
+    estimate = estimate_ratio(np.full(shape, log), drift_margin=1.1)
     assert estimate.log_half_width == pytest.approx(math.log(1.1))
     assert estimate.includes_1 == (log == 0)
     assert estimate.p_value == (1 if log == 0 else pytest.approx(0, abs=1e-9))
@@ -150,10 +150,10 @@ def test_without_spread_and_allowance_the_interval_is_the_ratio_and_all_is_still
 
 
 def test_one_round_is_widened_by_the_stated_allowance_and_more_by_none():
-    assert estimate_ratio(np.zeros((9, 1))).high == pytest.approx(DRIFT_ALLOWANCE)
-    assert estimate_ratio(np.zeros((9, 1))).allowance == DRIFT_ALLOWANCE
-    assert estimate_ratio(np.zeros((9, 2))).allowance == 1
-    assert estimate_ratio(np.zeros((9, 1)), allowance=1.02).allowance == 1.02
+    assert estimate_ratio(np.zeros((9, 1))).high == pytest.approx(DRIFT_MARGIN)
+    assert estimate_ratio(np.zeros((9, 1))).drift_margin == DRIFT_MARGIN
+    assert estimate_ratio(np.zeros((9, 2))).drift_margin == 1
+    assert estimate_ratio(np.zeros((9, 1)), drift_margin=1.02).drift_margin == 1.02
 
 
 @given(tables(), allowances, allowances)
@@ -186,8 +186,8 @@ def realistic(pictures: int, rounds: int, seed: int = 1) -> np.ndarray:
 
 
 @given(tables((2, 8)), allowances)
-def test_power_grows_with_the_size_of_the_difference_to_certainty(table, allowance):
-    estimate = estimate_ratio(table, allowance)
+def test_power_grows_with_the_size_of_the_difference_to_certainty(table, drift_margin):
+    estimate = estimate_ratio(table, drift_margin)
     powers = [estimate.power(difference) for difference in (0, 0.01, 0.1, 1, 10, 1e6)]
     assert powers == sorted(powers)
     assert powers[-1] > 0.999
@@ -202,8 +202,8 @@ def test_a_difference_of_none_is_found_in_fewer_than_5_percent(table):
 
 
 @given(tables(), allowances)
-def test_power_at_the_detectable_difference_is_what_is_promised(table, allowance):
-    estimate = estimate_ratio(table, allowance)
+def test_power_at_the_detectable_difference_is_what_is_promised(table, drift_margin):
+    estimate = estimate_ratio(table, drift_margin)
     assume(estimate.standard_error > 1e-6)
     difference = math.log1p(estimate.detectable_difference)
     assert estimate.power(difference) == pytest.approx(POWER, abs=1e-6)
@@ -223,7 +223,7 @@ def test_more_rounds_promise_a_narrower_interval_and_a_smaller_difference(table,
 def test_several_rounds_promise_more_than_one_that_drift_is_allowed_for():
     one = estimate_ratio(realistic(30, 1))
     four = one.with_rounds(4)
-    assert four.allowance == 1
+    assert four.drift_margin == 1
     assert four.log_half_width < one.log_half_width
     assert four.v_rounds > 0  # one round says nothing of drift, so a typical one is assumed
 
@@ -241,7 +241,7 @@ def test_simulated_experiments_cover_the_truth_and_find_what_is_promised(picture
     parts = [
         np.mean([getattr(e, part) for e in experiments]) for part in ("v_rounds", "v_pictures")
     ]
-    usual = RatioEstimate(pictures, rounds, 0.0, *parts, allowance=1.0)
+    usual = RatioEstimate(pictures, rounds, 0.0, *parts, drift_margin=1.0)
     true = math.log1p(usual.detectable_difference)
     found = np.mean([abs(e.log_ratio + true) > e.log_half_width for e in experiments])
     assert found == pytest.approx(POWER, abs=0.06)

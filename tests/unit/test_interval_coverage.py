@@ -41,7 +41,10 @@ def test_an_interval_over_pictures_alone_covers_far_less_than_promised():
 def test_one_round_without_the_allowance_calls_equal_arms_different_again_and_again():
     rng = np.random.default_rng(1)
     alarms = np.mean(
-        [not replace(e, allowance=1.0).includes_1 for e in estimates(rng, EXPERIMENTS, 100, 1, 1.0)]
+        [
+            not replace(e, drift_margin=1.0).includes_1
+            for e in estimates(rng, EXPERIMENTS, 100, 1, 1.0)
+        ]
     )
     assert failures(Outcome(0.95, alarms, 0.8, 0.8), EXPERIMENTS, 1) != []
     assert alarms > 0.3

@@ -15,7 +15,7 @@ from metrics.analysis.ledger import (
     Manifest,
     parse_manifest,
     read_manifest,
-    take_stock,
+    reconcile,
 )
 from metrics.common.cli import UserError
 from onprem_images.dataset import manifest_bytes
@@ -39,7 +39,7 @@ def manifest_of(keys: str, rounds: int = 1) -> Manifest:
 
 def stock(on_prem: list[Row], cloud: list[Row], manifest: Manifest | None = None):
     rows = {"on_prem": frame(on_prem), "cloud": frame(cloud)}
-    return take_stock(rows, "run", manifest)
+    return reconcile(rows, "run", manifest)
 
 
 def counts_of(ledger: Ledger, arm: str, number: int = 1) -> dict[str, int]:
@@ -96,7 +96,7 @@ def test_each_state_is_counted_and_named_in_its_arm_and_in_no_other(arm, rows, c
         assert by_state[other].empty, state
     accounted = counts.get("done", 0) + counts.get("failed", 0)
     assert (ledger.expected, ledger.accounted) == (4, 2 + accounted)
-    assert ledger.coverage == pytest.approx((2 + accounted) / 4)
+    assert ledger.completeness == pytest.approx((2 + accounted) / 4)
     assert len(counted[arm]) == accounted
 
 
@@ -119,7 +119,7 @@ def test_states_are_counted_round_by_round():
     assert counts_of(ledger, "on_prem", 3) == DONE | {"done": 1, "failed": 1, "duplicate": 1}
     assert all(counts_of(ledger, "cloud", number) == DONE for number in (1, 2, 3))
     assert who(ledger.missing["on_prem"]) == [("b", 2)]
-    assert ledger.coverage == pytest.approx(11 / 12)
+    assert ledger.completeness == pytest.approx(11 / 12)
     assert ledger.counts["round"].tolist() == [1, 2, 3] * 2
 
 
@@ -137,24 +137,24 @@ def test_without_a_manifest_all_pictures_and_rounds_of_either_arm_are_expected()
 
 def test_without_a_manifest_rows_of_other_runs_make_nothing_expected():
     ledger, _ = stock([A], [A, Row("z", run_id="old"), Row("a", 2, run_id="old")])
-    assert (ledger.expected, ledger.coverage) == (2, 1)
+    assert (ledger.expected, ledger.completeness) == (2, 1)
 
 
 def test_only_a_manifest_knows_of_a_picture_that_neither_arm_has():
-    assert stock([A], [A])[0].coverage == 1
+    assert stock([A], [A])[0].completeness == 1
     ledger, _ = stock([A], [A], manifest_of("ab"))
     assert ledger.from_manifest
-    assert ledger.coverage == 0.5
+    assert ledger.completeness == 0.5
 
 
 def test_a_picture_that_the_manifest_names_twice_is_expected_once():
-    assert stock([A], [A], manifest_of("aa"))[0].coverage == 1
+    assert stock([A], [A], manifest_of("self_check"))[0].completeness == 1
 
 
 @pytest.mark.parametrize("manifest", [None, manifest_of("")], ids=["no manifest", "an empty one"])
 def test_a_run_without_any_row_of_its_own_is_covered_by_nothing(manifest):
     ledger, counted = stock([LATE_A], [], manifest)
-    assert (ledger.expected, ledger.accounted, ledger.coverage) == (0, 0, 0)
+    assert (ledger.expected, ledger.accounted, ledger.completeness) == (0, 0, 0)
     assert all(rows.empty for rows in counted.values())
 
 
@@ -202,9 +202,9 @@ def test_any_mixture_of_states_is_kept_as_plain_sets_would(on_prem, cloud, manif
             assert counts["failed"] == states[number, "failed"]
             assert counts["missing"] == len(keys) - counts["done"] - counts["failed"]
             assert counts["duplicate"] == sum(where[1] == number for where in duplicate)
-    assert 0 <= ledger.coverage <= 1
+    assert 0 <= ledger.completeness <= 1
     complete = expected and all(rows.empty for rows in ledger.missing.values())
-    assert (ledger.coverage == 1) == bool(complete)
+    assert (ledger.completeness == 1) == bool(complete)
 
 
 # --- the manifest -------------------------------------------------------------------------------

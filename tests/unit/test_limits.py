@@ -17,9 +17,9 @@ from PIL import EpsImagePlugin, Image
 
 from lambda_function import image_transform, limits
 from lambda_function.image_transform import (
-    MOST_BYTES,
-    MOST_PIXELS,
-    MOST_PIXELS_OF,
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_PIXELS_OF,
     UnreadableImage,
     measure_transform,
     transform_image,
@@ -97,12 +97,12 @@ def test_what_is_refused_by_its_header_takes_no_memory(make, tmp_path):
     assert peak < 300
 
 
-@pytest.mark.parametrize("kind", MOST_PIXELS_OF)
+@pytest.mark.parametrize("kind", MAX_PIXELS_OF)
 def test_formats_whose_decoders_hold_copies_have_a_limit_of_their_own(kind, monkeypatch):
-    assert MOST_PIXELS_OF[kind] < MOST_PIXELS
+    assert MAX_PIXELS_OF[kind] < MAX_PIXELS
     data = encoded(quarters(), kind)
     transform_image(data)
-    monkeypatch.setitem(image_transform.MOST_PIXELS_OF, kind, 64 * 48 - 1)
+    monkeypatch.setitem(image_transform.MAX_PIXELS_OF, kind, 64 * 48 - 1)
     with pytest.raises(UnreadableImage, match="64x48 pixels are too many"):
         transform_image(data)
 
@@ -110,7 +110,7 @@ def test_formats_whose_decoders_hold_copies_have_a_limit_of_their_own(kind, monk
 def test_a_file_that_is_too_large_to_be_read_is_an_error_with_a_number():
     measured = measure_transform(None)
     assert measured.output is None
-    assert f"{MOST_BYTES:,} bytes" in measured.error
+    assert f"{MAX_BYTES:,} bytes" in measured.error
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ import resource, sys
 from lambda_function import limits
 from lambda_function.image_transform import measure_transform
 data, before = sys.stdin.buffer.read(), resource.getrlimit(resource.RLIMIT_DATA)
-real, limits.MOST_MEMORY = limits.MOST_MEMORY, 60 * 2**20
+real, limits.MAX_MEMORY = limits.MAX_MEMORY, 60 * 2**20
 print(measure_transform(data).error)
-limits.MOST_MEMORY = real
+limits.MAX_MEMORY = real
 print(resource.getrlimit(resource.RLIMIT_DATA) == before, repr(measure_transform(data).error))
 """
 
@@ -142,7 +142,7 @@ def test_memory_beyond_the_limit_is_an_error_and_the_worker_lives_on():
 @linux_only
 def test_the_limit_is_on_what_is_added_and_counts_the_file(monkeypatch):
     # In amounts that are no rest of what earlier tests gave back.
-    monkeypatch.setattr(limits, "MOST_MEMORY", 2**30)
+    monkeypatch.setattr(limits, "MAX_MEMORY", 2**30)
     with limits.limits(0):
         assert bytearray(2**29)
     with limits.limits(2**30 - 2**20), pytest.raises(MemoryError):
@@ -167,7 +167,7 @@ def test_a_lower_limit_of_the_users_stays(monkeypatch):
 def test_a_small_file_that_takes_for_ever_is_an_error_and_the_worker_lives_on(monkeypatch):
     before = signal.getsignal(signal.SIGALRM)
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "MOST_CPU_S", 0.1)
+        patch.setattr(limits, "MAX_CPU_S", 0.1)
         patch.setattr(limits, "LOOK_AGAIN_S", 0.05)
         measured = measure_transform(many_scans(13_370, 13_370, 400))  # 6 s otherwise
     assert measured.error == "UnreadableImage: it takes more than 0.1 s of processor time, or 50 s"

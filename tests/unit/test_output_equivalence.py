@@ -17,8 +17,8 @@ import metrics.common.paths
 from lambda_function.image_transform import JPEG_QUALITY, output_name
 from metrics.analysis import output_equivalence
 from metrics.analysis.output_equivalence import (
-    LARGEST_DIFFERENCE,
-    LEAST_PSNR_DB,
+    MAX_DIFFERENCE,
+    MIN_PSNR_DB,
     PixelDifference,
     classify,
     compare_pixels,
@@ -30,7 +30,7 @@ from metrics.analysis.output_equivalence import (
 from metrics.common.paths import cloud_output_path
 
 ARMS = ("on_prem", "cloud")
-ROUNDING = PixelDifference(LEAST_PSNR_DB, LARGEST_DIFFERENCE)
+ROUNDING = PixelDifference(MIN_PSNR_DB, MAX_DIFFERENCE)
 
 
 def photo(width: int = 400, height: int = 300) -> np.ndarray:
@@ -125,10 +125,10 @@ def test_the_difference_is_what_a_hand_computes():
 @pytest.mark.parametrize(
     ("psnr_db", "largest", "is_rounding"),
     [
-        (LEAST_PSNR_DB, LARGEST_DIFFERENCE, True),
+        (MIN_PSNR_DB, MAX_DIFFERENCE, True),
         (math.inf, 0, True),
-        (LEAST_PSNR_DB - 0.01, 0, False),
-        (LEAST_PSNR_DB, LARGEST_DIFFERENCE + 1, False),
+        (MIN_PSNR_DB - 0.01, 0, False),
+        (MIN_PSNR_DB, MAX_DIFFERENCE + 1, False),
         (math.nan, 0, False),
     ],
 )
@@ -153,7 +153,7 @@ def test_another_size_without_hashes_and_another_transform_are_different(column)
     assert list(classify(equal, ARMS, {})) == ["different"]
 
 
-BEYOND = PixelDifference(LEAST_PSNR_DB - 1, 1)
+BEYOND = PixelDifference(MIN_PSNR_DB - 1, 1)
 STATES = {
     "equal hashes": (("x", "x"), {}, "identical"),
     "other hashes": (("x", "y"), {}, "different"),

@@ -20,7 +20,7 @@ from rows import row
 
 from lambda_function.metrics_log import HEADER, rows_to_csv
 from metrics.analysis import output_equivalence
-from metrics.analysis.comparison import ARMS_OF_AA, Comparison, compare
+from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
 from metrics.analysis.ledger import Manifest
 from metrics.analysis.rounds import first_arm_leads, split_passes
 from metrics.analysis.rows import read_rows
@@ -28,8 +28,8 @@ from metrics.analysis.steadiness import KINDS, measure_text
 from metrics.report.charts import CHARTS, LIGHT, chart_png
 from metrics.report.page import DASH, ReportChart, render_report, slowest_pictures, thumbnail
 from metrics.report.verdict import (
+    equivalence_line,
     ledger_line,
-    same_work_line,
     verdict_per_picture,
     verdict_whole_job,
 )
@@ -299,10 +299,10 @@ def test_late_and_unknown_rows_are_counted_for_each_arm(compared, tmp_path):
 
 def test_same_work_is_counted_and_its_tolerance_and_versions_stated(states):
     text = said(states["not comparable"], "same-work")
-    assert same_work_line(states["not comparable"]) in text
+    assert equivalence_line(states["not comparable"]) in text
     assert "identical 0 the hashes are equal" in text
-    assert f"at least {output_equivalence.LEAST_PSNR_DB} dB" in text
-    assert f"nowhere more than {output_equivalence.LARGEST_DIFFERENCE} of 255 levels" in text
+    assert f"at least {output_equivalence.MIN_PSNR_DB} dB" in text
+    assert f"nowhere more than {output_equivalence.MAX_DIFFERENCE} of 255 levels" in text
     assert "on-prem 'v1'; the cloud 'v1'." in text
 
 
@@ -549,7 +549,7 @@ def test_arms_without_a_common_picture_have_no_estimate_and_no_slowest_picture(t
 
 def test_an_arm_against_itself_is_called_by_its_own_labels(tmp_path):
     (passes,) = frames(tmp_path, rows_of("on_prem", names(16), 4))
-    comparison = compare(*split_passes(passes), arms=ARMS_OF_AA)
+    comparison = compare(*split_passes(passes), arms=ARMS_OF_SELF_CHECK)
     text = said(comparison)
     assert "Both arms are the same." in text
     assert "on-prem A, round 1 16 16" in text

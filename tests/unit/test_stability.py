@@ -12,7 +12,7 @@ from metrics.analysis.stability import (
     FEW_PICTURES,
     FULL_VCPU_MB,
     NEIGHBOURS,
-    cpu_share,
+    cpu_utilisation,
     place_in_pass,
     residuals,
     spread,
@@ -220,17 +220,17 @@ def test_times_that_began_nobody_knows_when_have_no_drift_within():
 def test_a_shared_processor_is_warned_of(share, warned):
     rows = passes()
     rows["cpu_ms"] = rows["proc_ms"] * share
-    assert cpu_share(rows) == pytest.approx(share)
+    assert cpu_utilisation(rows) == pytest.approx(share)
     lines = [f"on-prem: CPU time is {share:.0%} of wall time: the processor was shared; "]
     assert [line[: len(lines[0])] for line in said(rows)] == lines * warned
 
 
 def test_unknown_cpu_times_are_not_warned_of_and_do_not_count():
     rows = passes(cpu_ms=math.nan)
-    assert math.isnan(cpu_share(rows))
+    assert math.isnan(cpu_utilisation(rows))
     assert said(rows) == []
     rows["cpu_ms"] = rows["proc_ms"].where(rows.index > 50)
-    assert cpu_share(rows) == pytest.approx(1)
+    assert cpu_utilisation(rows) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

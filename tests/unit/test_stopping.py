@@ -62,13 +62,13 @@ def test_without_an_interval_a_limit_ends_the_run():
 
 def test_an_interval_that_was_looked_at_is_wider_by_a_tenth():
     logs = np.random.default_rng(1).normal(0.1, 0.05, (20, 6))
-    plain, looked = estimate_ratio(logs), estimate_ratio(logs, looked=True)
-    assert looked.log_half_width == pytest.approx(1.1 * plain.log_half_width)
-    assert looked.log_ratio == plain.log_ratio
-    assert looked.p_value > plain.p_value
+    plain, sequential = estimate_ratio(logs), estimate_ratio(logs, sequential=True)
+    assert sequential.log_half_width == pytest.approx(1.1 * plain.log_half_width)
+    assert sequential.log_ratio == plain.log_ratio
+    assert sequential.p_value > plain.p_value
 
 
-@pytest.mark.parametrize(("pictures", "until"), [(20, 0.05), (100, 0.03)])
+@pytest.mark.parametrize(("pictures", "precision"), [(20, 0.05), (100, 0.03)])
 def test_intervals_cover_the_truth_although_each_round_was_looked_at(pictures, until):
     rng = np.random.default_rng(11)
     covered, rounds = coverage_until(rng, 400, pictures, Limits(until, 12))
@@ -86,7 +86,7 @@ def test_the_manifest_says_that_rounds_were_added_and_for_what():
     assert parse_manifest(manifest_bytes("run", 5, [PICTURE])).until is None
 
 
-@pytest.mark.parametrize("until", ["5", True, 0.0, -0.1, math.inf, math.nan, [0.1]])
+@pytest.mark.parametrize("precision", ["5", True, 0.0, -0.1, math.inf, math.nan, [0.1]])
 def test_a_manifest_that_was_changed_to_nonsense_is_refused(until):
     with pytest.raises((ValueError, TypeError)):
         parse_manifest(manifest_bytes("run", 5, [PICTURE], until))
@@ -120,6 +120,6 @@ def test_a_plan_that_no_number_of_rounds_fulfils_says_so():
 
 
 def test_a_plan_from_one_round_says_what_it_assumes():
-    one = replace(WIDE, rounds=1, v_rounds=0.0, allowance=1.25)
+    one = replace(WIDE, rounds=1, v_rounds=0.0, drift_margin=1.25)
     assert "a typical one is assumed" in plan_lines(one, 0.05)[-1]
     assert "1 round" in plan_lines(one, 0.05)[0]

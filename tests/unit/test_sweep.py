@@ -17,7 +17,7 @@ from test_rows import frame
 from metrics.analysis import sweep
 from metrics.analysis.comparison import compare
 from metrics.analysis.cost import Bill, Usage
-from metrics.analysis.interval import RatioEstimate, over_rounds
+from metrics.analysis.interval import RatioEstimate, geometric_mean_ci
 from metrics.analysis.ledger import parse_manifest
 from metrics.analysis.sweep import (
     MEMORY,
@@ -49,7 +49,7 @@ from onprem_images.dataset import Picture, manifest_bytes
 def flags(**changed) -> argparse.Namespace:
     defaults = {
         "rounds": None,
-        "until": None,
+        "precision": None,
         "workers": (2,),
         "concurrency": (2,),
         "scale": (),
@@ -332,7 +332,7 @@ def test_noise_alone_is_seldom_taken_for_a_crossing():
     for _ in range(400):
         logs = rng.normal(0, 0.1, (4, 3))
         points = [
-            Fake(n, over_rounds(np.exp(own)))
+            Fake(n, geometric_mean_ci(np.exp(own)))
             for n, own in zip((50, 100, 400, 800), logs, strict=True)
         ]
         seen += bool(crossings(points))
@@ -357,7 +357,7 @@ def test_intervals_of_the_crossing_cover_the_truth():
         points = []
         for n in sizes:
             logs = math.log(200 / n) + rng.normal(0, 0.1, 3)
-            points.append(Fake(int(n), over_rounds(np.exp(logs))))
+            points.append(Fake(int(n), geometric_mean_ci(np.exp(logs))))
         found = crossings(points)
         covered += any(c.low <= 200 <= c.high for c in found)
     assert covered / trials >= 0.91
@@ -366,7 +366,7 @@ def test_intervals_of_the_crossing_cover_the_truth():
 class Fake:
     """A point of which only the ratio is known."""
 
-    is_whole = True
+    is_complete = True
 
     def __init__(self, pictures: int, ratio: RatioEstimate):
         self.setting = Setting(SCALE, pictures, 3, 1)
@@ -425,7 +425,7 @@ def test_the_comparison_itself_is_a_point_unless_one_has_its_very_setting():
 
 
 def test_a_quotient_is_as_uncertain_as_both_together():
-    a, b = over_rounds([2.0, 2.2, 1.8]), over_rounds([1.0, 1.1, 0.9])
+    a, b = geometric_mean_ci([2.0, 2.2, 1.8]), geometric_mean_ci([1.0, 1.1, 0.9])
     both = quotient(a, b)
     assert both.ratio == pytest.approx(2, rel=0.02)
     assert both.v_rounds == a.v_rounds + b.v_rounds
@@ -433,9 +433,9 @@ def test_a_quotient_is_as_uncertain_as_both_together():
 
 
 def test_a_quotient_with_a_point_of_one_round_has_its_allowance_and_the_others_spread():
-    one, more = over_rounds([2.0]), over_rounds([1.0, 1.1, 0.9])
+    one, more = geometric_mean_ci([2.0]), geometric_mean_ci([1.0, 1.1, 0.9])
     both = quotient(one, more)
-    assert (both.rounds, both.allowance) == (3, 1.25)
+    assert (both.rounds, both.drift_margin) == (3, 1.25)
     assert both.log_half_width > more.log_half_width + math.log(1.2)
 
 
@@ -443,13 +443,13 @@ def test_time_and_cost_are_multiplied_round_by_round():
     """They follow from the same durations, so that their errors add up."""
     found = at_memory(512, [100.0, 150.0, 80.0])
     product = [t * c for t, c in zip(found._times_ms, found._costs_usd, strict=True)]
-    assert found.product == over_rounds(product)
+    assert found.product == geometric_mean_ci(product)
 
 
 def test_a_point_of_another_memory_than_was_set_is_not_whole():
     strange = at_memory(512, [1.0, 1.1])
     strange = replace(strange, setting=replace(strange.setting, memory_mb=1024))
-    assert strange.why_not_whole == "rows of a function with another memory"
+    assert strange.why_incomplete == "rows of a function with another memory"
 
 
 def test_more_at_once_that_may_be_no_faster_is_not_called_faster():
@@ -463,7 +463,7 @@ def test_more_at_once_that_may_be_no_faster_is_not_called_faster():
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [1.0, 0.0], [-1.0], [math.inf]])
 def test_over_rounds_says_nothing_where_a_value_is_unknown(values):
-    assert over_rounds(values) is None
+    assert geometric_mean_ci(values) is None
 
 
 def test_problems_of_a_point_are_shown_in_its_line():

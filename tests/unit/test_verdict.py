@@ -12,16 +12,16 @@ from rows import row
 from test_rows import frame, on_prem_row
 
 from metrics.analysis.comparison import Comparison, compare
-from metrics.analysis.interval import DRIFT_ALLOWANCE, RatioEstimate
+from metrics.analysis.interval import DRIFT_MARGIN, RatioEstimate
 from metrics.common.findings import Finding, counted
 from metrics.report.verdict import (
     difference,
+    equivalence_line,
     in_words,
     ledger_line,
     p_text,
     ratio_line,
     rounded_alike,
-    same_work_line,
     table,
     verdict_per_picture,
     verdict_whole_job,
@@ -37,7 +37,7 @@ ALIKE = [[1.00, 1.04], [0.98, 1.02], [1.02, 0.97], [0.96, 1.02]]
 def judged(
     ratios: list,
     *,
-    cpu_share: float = 1.0,
+    cpu_utilisation: float = 1.0,
     cpu_ratio: float | None = None,
     lost: int = 0,
     on_prem_ms: float = 10.0,
@@ -46,13 +46,13 @@ def judged(
 ) -> Comparison:
     """The comparison where each picture takes the cloud `ratios` times as long.
 
-    `cpu_share` is the cloud's; `cpu_ratio` sets the ratio in processor time; `lost` cloud rows are
-    missing; `fields` are of the cloud rows.
+    `cpu_utilisation` is the cloud's; `cpu_ratio` sets the ratio in processor time; `lost` cloud
+    rows are missing; `fields` are of the cloud rows.
     """
     on_prem, cloud = [], []
     for (picture, place), ratio in np.ndenumerate(np.atleast_2d(ratios)):
         ms = on_prem_ms * float(ratio)
-        cpu_ms = on_prem_ms * cpu_ratio if cpu_ratio else ms * cpu_share
+        cpu_ms = on_prem_ms * cpu_ratio if cpu_ratio else ms * cpu_utilisation
         same = {"round": place + 1, "fetch_ms": 0.0, "store_ms": 0.0}
         on_prem.append(on_prem_row(f"{picture}", proc_ms=on_prem_ms, cpu_ms=on_prem_ms, **same))
         cloud.append(row(f"{picture}", **({"proc_ms": ms, "cpu_ms": cpu_ms} | same | fields)))
@@ -179,9 +179,9 @@ def test_only_rows_from_aws_are_called_aws(environment, where):
 @example(1.2501)
 @settings(deadline=None, max_examples=20)
 def test_of_one_round_an_arm_is_called_faster_only_beyond_the_drift_allowance(ratio):
-    assume(abs(abs(math.log(ratio)) - math.log(DRIFT_ALLOWANCE)) > 1e-5)
+    assume(abs(abs(math.log(ratio)) - math.log(DRIFT_MARGIN)) > 1e-5)
     said = verdict_per_picture(judged(column(ratio, ratio, ratio)))
-    if abs(math.log(ratio)) < math.log(DRIFT_ALLOWANCE):
+    if abs(math.log(ratio)) < math.log(DRIFT_MARGIN):
         assert said.startswith("cannot tell")
     else:
         assert said.startswith("on-prem is" if ratio > 1 else "the cloud is")
@@ -212,7 +212,7 @@ def test_a_shared_processor_makes_no_arm_faster_when_processor_times_do_not_show
     [
         ({"cpu_ratio": 1.7}, True),  # less than in wall time, but there
         ({"cpu_ratio": 0.5}, False),  # the other way round
-        ({"cpu_share": 0.85}, True),
+        ({"cpu_utilisation": 0.85}, True),
         ({"cpu_ratio": 1.0, "environment": "aws"}, True),  # what was bought counts as it is
         ({"cpu_ratio": 1.0, "memory_mb": 512}, True),  # held to its share by its memory
         ({"cpu_ms": 0.0}, True),  # no processor times at all
@@ -341,7 +341,7 @@ def test_a_ratio_and_its_interval_are_rounded_alike(numbers, texts):
     ],
 )
 def test_a_ratio_alone_is_put_in_words(log, text):
-    estimate = RatioEstimate(3, 1, log, 0.0, 0.0, DRIFT_ALLOWANCE)
+    estimate = RatioEstimate(3, 1, log, 0.0, 0.0, DRIFT_MARGIN)
     said = in_words(estimate, "faster", "slower", "than before")
     assert said.startswith(text)
     assert said.endswith("3 pictures widened by 25% for drift between the passes)")
@@ -369,7 +369,7 @@ def test_the_ledger_line_counts_every_state_that_there_is():
     on_prem = [on_prem_row(k) for k in "abca"] + [on_prem_row("d", status="error")]
     cloud = [row(k) for k in "ab"] + [row("a", run_id="old")]
     assert ledger_line(compare(frame(on_prem), frame(cloud))) == (
-        "coverage 75.0%: 6 of 8 rows, 5 done, 1 failed, 2 missing, 1 duplicate, 1 late "
+        "completeness 75.0%: 6 of 8 rows, 5 done, 1 failed, 2 missing, 1 duplicate, 1 late "
         "(no manifest: what either arm has is expected)"
     )
 
@@ -378,7 +378,7 @@ def test_the_same_work_line_counts_every_state():
     hashes = ["ab" * 32, "other", "", ""]
     on_prem = [on_prem_row(k) for k in "abc"] + [on_prem_row("d", output_sha256="")]
     cloud = [row(k, output_sha256=h) for k, h in zip("abcd", hashes, strict=True)]
-    assert same_work_line(compare(frame(on_prem), frame(cloud))) == (
+    assert equivalence_line(compare(frame(on_prem), frame(cloud))) == (
         "same work: of 4 pairs, 1 identical, 0 equivalent, 2 different, "
         "1 without hashes, compared by size only"
     )
