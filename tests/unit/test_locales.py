@@ -110,7 +110,7 @@ def test_keys_and_outputs_are_those_of_utf_8_in_every_locale(
     assert done.returncode == 0, done.stderr
     assert results_on_prem(checkout) == in_utf_8
     assert {key for key, *_ in in_utf_8[0]} == {*NAMES, BAD}
-    assert f"'{BAD}': ".encode(encoding, "backslashreplace") in done.stderr
+    assert f"'{BAD}'\n".encode(encoding, "backslashreplace") in done.stderr
 
 
 @needs_linux

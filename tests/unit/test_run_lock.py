@@ -265,7 +265,7 @@ def test_beside_a_run_every_script_that_works_here_is_refused_and_both_stay_whol
     _, errors = held.communicate(timeout=2 * LIMIT_S)
     assert held.returncode == 0, errors
     summary = json.loads((checkout / "metrics/summary.json").read_text())
-    assert (summary["run_id"], summary["ledger"]["coverage"]) == ("first", 1)
+    assert (summary["run_id"], summary["ledger"]["completeness"]) == ("first", 1)
     assert run_script_in("compare_cloud_onprem_metrics.py", "--no-download").returncode == 0
 
 
