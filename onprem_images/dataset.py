@@ -322,17 +322,17 @@ def fingerprint(pictures: list[Picture]) -> str:
 
 
 def write_manifest(
-    run_id: str, rounds: int, pictures: list[Picture], until: float | None = None
+    run_id: str, rounds: int, pictures: list[Picture], precision: float | None = None
 ) -> None:
     """Write down, before a run begins, what it is about."""
-    write_whole(MANIFEST_JSON, manifest_bytes(run_id, rounds, pictures, until))
+    write_whole(MANIFEST_JSON, manifest_bytes(run_id, rounds, pictures, precision))
 
 
 def manifest_bytes(
-    run_id: str, rounds: int, pictures: list[Picture], until: float | None = None
+    run_id: str, rounds: int, pictures: list[Picture], precision: float | None = None
 ) -> bytes:
     """What a run is about, as JSON: the ledger holds the rows against it, cleaning goes by it.
-    `until` is there when rounds are added until the interval is so narrow."""
+    `precision` is there when rounds are added until the interval is so narrow."""
     content = {
         "run_id": run_id,
         "rounds": rounds,
@@ -340,6 +340,6 @@ def manifest_bytes(
             {"image_key": p.image_key, "size": p.size, "sha256": p.sha256} for p in pictures
         ],
     }
-    if until is not None:
-        content["precision"] = until
+    if precision is not None:
+        content["precision"] = precision
     return json.dumps(content, ensure_ascii=False).encode()

@@ -28,13 +28,13 @@ MAX_ROWS = 20_000_000  # of an arm: more would fill the memory, and is a mistake
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run is about. `pictures` has the columns image_key, size (bytes) and sha256; `until`
+    """What a run is about. `pictures` has the columns image_key, size (bytes) and sha256; `precision`
     is the half-width that rounds were added for, None when their number was fixed before."""
 
     run_id: str
     rounds: int
     pictures: pd.DataFrame
-    until: float | None = None
+    precision: float | None = None
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,16 @@ def parse_manifest(data: bytes) -> Manifest:
         raise TypeError("run_id is no text")
     if type(rounds) is not int or not 1 <= rounds <= MAX_ROUNDS:
         raise ValueError(f"rounds is {rounds!r}")
-    until = content.get("precision")
-    if until is not None and not (isinstance(until, float) and 0 < until < math.inf):
-        raise ValueError(f"until is {until!r}")
+    precision = content.get("precision")
+    if precision is not None and not (isinstance(precision, float) and 0 < precision < math.inf):
+        raise ValueError(f"precision is {precision!r}")
     lines = [(p["image_key"], p["size"], p["sha256"]) for p in content["pictures"]]
     for key, size, sha256 in lines:
         if not isinstance(key, str) or type(size) is not int or not isinstance(sha256, str):
             raise TypeError(f"picture {key!r} of {size!r} bytes")
         key.encode()  # a lone surrogate is no text: UnicodeEncodeError, which is a ValueError
     pictures = pd.DataFrame(lines, columns=["image_key", "size", "sha256"])
-    return Manifest(run_id, rounds, pictures, until)
+    return Manifest(run_id, rounds, pictures, precision)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -36,7 +36,9 @@ def sweep_of_manifest(settings: list[Setting]) -> tuple[str, Setting]:
     return run_id, settings[-1]
 
 
-def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = None) -> Unfinished:
+def unfinished_run(
+    pictures: "list[Picture]", cloud: str, precision: float | None = None
+) -> Unfinished:
     """The run that was interrupted here. Raises UserError when it is done, or when it was about
     other pictures, another cloud, or rounds that are added `until` another width."""
     manifest = _manifest()
@@ -51,7 +53,7 @@ def unfinished_run(pictures: "list[Picture]", cloud: str, until: float | None = 
         raise UserError(f"nothing to resume: run {run_id!r} is done; start a new run")
     if (then := record.get("cloud", cloud)) != cloud:
         raise UserError(f"run {run_id!r} was begun with cloud {then!r}, and not with {cloud!r}")
-    if manifest.precision != until:
+    if manifest.precision != precision:
         then = f"--precision {manifest.precision:.3%}" if manifest.precision else "no --precision"
         raise UserError(f"run {run_id!r} was begun with {then}; go on with the same")
     listed = set(zip(manifest.pictures["image_key"], manifest.pictures["sha256"], strict=True))

@@ -109,7 +109,7 @@ def test_shared_memory_that_cannot_be_written_is_named(checkout, picture, option
         text=True,
         timeout=RUN_LIMIT_S,
     )
-    assert "/dev/shm" in failed_in_one_line(done)
+    assert "see that /dev/shm is there" in failed_in_one_line(done)
 
 
 @pytest.mark.parametrize("folder", ["onprem_images/output_local", "onprem_images/metrics"])

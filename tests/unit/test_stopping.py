@@ -69,9 +69,9 @@ def test_an_interval_that_was_looked_at_is_wider_by_a_tenth():
 
 
 @pytest.mark.parametrize(("pictures", "precision"), [(20, 0.05), (100, 0.03)])
-def test_intervals_cover_the_truth_although_each_round_was_looked_at(pictures, until):
+def test_intervals_cover_the_truth_although_each_round_was_looked_at(pictures, precision):
     rng = np.random.default_rng(11)
-    covered, rounds = coverage_until(rng, 400, pictures, Limits(until, 12))
+    covered, rounds = coverage_until(rng, 400, pictures, Limits(precision, 12))
     assert covered >= 0.915  # 95%, less what 400 experiments scatter by
     assert 4 < rounds < 12
 
@@ -82,14 +82,14 @@ PICTURE = Picture("a.jpg", None, 1, "ab")
 
 
 def test_the_manifest_says_that_rounds_were_added_and_for_what():
-    assert parse_manifest(manifest_bytes("run", 5, [PICTURE], 0.05)).until == 0.05
-    assert parse_manifest(manifest_bytes("run", 5, [PICTURE])).until is None
+    assert parse_manifest(manifest_bytes("run", 5, [PICTURE], 0.05)).precision == 0.05
+    assert parse_manifest(manifest_bytes("run", 5, [PICTURE])).precision is None
 
 
 @pytest.mark.parametrize("precision", ["5", True, 0.0, -0.1, math.inf, math.nan, [0.1]])
-def test_a_manifest_that_was_changed_to_nonsense_is_refused(until):
+def test_a_manifest_that_was_changed_to_nonsense_is_refused(precision):
     with pytest.raises((ValueError, TypeError)):
-        parse_manifest(manifest_bytes("run", 5, [PICTURE], until))
+        parse_manifest(manifest_bytes("run", 5, [PICTURE], precision))
 
 
 # --- planning -----------------------------------------------------------------------------------

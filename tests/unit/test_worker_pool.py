@@ -90,7 +90,10 @@ def test_shared_memory_that_cannot_be_had_is_named(monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(_multiprocessing, "SemLock", refuse)
-    with pytest.raises(UserError, match="/dev/shm") as caught, worker_pool(1, nothing):
+    with (
+        pytest.raises(UserError, match="see that /dev/shm is there") as caught,
+        worker_pool(1, nothing),
+    ):
         pytest.fail("no worker is ready")
     assert os.strerror(number) in str(caught.value)
 
