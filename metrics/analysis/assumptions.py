@@ -7,7 +7,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-HOURS_A_MONTH = 365.25 * 24 / 12
+from metrics.analysis.cost import HOURS_A_MONTH
+
 MAX_ASSUMED = 1e7  # of any of these: what is beyond is a slip of the finger
 MIN_ASSUMED = 1e-6
 

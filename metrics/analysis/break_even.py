@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from metrics.analysis.assumptions import HOURS_A_MONTH, Assumptions
+from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.comparison import Comparison, makespans_s
-from metrics.analysis.cost import PRICES_OF, bill_of, total_usd
+from metrics.analysis.cost import HOURS_A_MONTH, PRICES_OF, bill_of, total_usd
 from metrics.analysis.interval import CONFIDENCE, geometric_mean_ci
 from metrics.analysis.stability import was_resumed
-from metrics.analysis.steadiness import Measure
+from metrics.analysis.stability_measures import Measure
 
 MONTH_S = HOURS_A_MONTH * 3600
 

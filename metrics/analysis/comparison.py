@@ -36,7 +36,7 @@ from metrics.analysis.stability import (
     warnings_of_machine,
     was_resumed,
 )
-from metrics.analysis.steadiness import Measure, steadiness
+from metrics.analysis.stability_measures import Measure, measures_of
 from metrics.common.cli import UserError
 from metrics.common.findings import Finding, counted, counted_pictures, names_of, printable
 from metrics.common.reasons import (
@@ -116,7 +116,7 @@ class Comparison:
     `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
     `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
     where nothing can be said. `sequential`: the number of rounds was decided by looking at them.
-    `steadiness` has each arm's measures by name. `contents`, by image key, are equal for copies of
+    `stability` has each arm's measures by name. `contents`, by image key, are equal for copies of
     one picture: where pictures are samples, they count once. `break_even` is why there is none,
     where its cost is not known.
     """
@@ -136,7 +136,7 @@ class Comparison:
     warnings: list[Finding]
     is_partial: bool
     record: dict
-    steadiness: dict[str, dict[str, Measure]]
+    stability: dict[str, dict[str, Measure]]
     contents: pd.Series
     sequential: bool = False
     clock_jumps: Sequence[Jump] = ()
@@ -240,7 +240,7 @@ def compare(
         is_partial=bool(gaps),
         record=record or {},
         sequential=sequential,
-        steadiness={arm.name: steadiness(rows[arm.name], arm.source, contents) for arm in arms},
+        stability={arm.name: measures_of(rows[arm.name], arm.source, contents) for arm in arms},
         contents=contents,
         clock_jumps=jumps,
     )

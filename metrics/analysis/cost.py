@@ -24,7 +24,7 @@ PRICES = {  # USD
     "logs_gb": 0.50,
 }
 GB = 1e9
-HOURS_A_MONTH = 730
+HOURS_A_MONTH = 365.25 * 24 / 12
 STORED_HOURS = 24.0  # until the next run, or the stack's deletion, removes what this one left
 
 # What is assumed before a run, from the embedded cloud's own log lines on the sample set and on

@@ -29,6 +29,7 @@ from metrics.analysis.stability import NEIGHBOURS, residuals
 from metrics.common.cli import UserError
 from metrics.common.findings import counted, counted_pictures
 from metrics.common.machine import available_cpus
+from metrics.common.paths import ChartName
 from metrics.common.worker_pool import results, worker_pool
 from metrics.report.break_even_chart import plot_break_even
 from metrics.report.chart_style import (
@@ -60,7 +61,7 @@ from metrics.report.chart_style import (
     whole_numbers,
 )
 from metrics.report.matplotlib_settings import default_settings
-from metrics.report.stability_chart import plot_steadiness
+from metrics.report.stability_chart import plot_stability
 
 EQUAL_GREY = "#808080"  # a picture that took as long in both
 PHASE_KINDS = ("fetch", "process", "store")
@@ -403,7 +404,7 @@ def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> lis
     return []
 
 
-def plot_coverage(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_completeness(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """Is every picture accounted for?"""
     axes = style(figure.add_subplot(), theme, grid="x")
     ledger = comparison.ledger
@@ -575,7 +576,7 @@ def _sum_since(moments: np.ndarray, until_s: np.ndarray) -> np.ndarray:
     return count * until_s - sums[count]
 
 
-def plot_stability(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_stability_over_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """Did the speed of an arm change, and how much does it scatter?"""
     panels = figure.subplots(2, sharex=True, sharey=True)
     drawn = [residuals_by_place(comparison.rows[arm.name]) for arm in comparison.arms]
@@ -655,57 +656,57 @@ def draw_residuals(axes: Axes, part: pd.DataFrame, limit: float, look: Look, the
 
 CHARTS = (
     Chart(
-        "avg_time",
+        ChartName.AVG_TIME,
         "Average processing time per picture",
         "Lower is faster. Bar: mean of proc_ms (decode, resize, encode; no transfer). "
         "Line across: median.",
         plot_avg_time,
     ),
     Chart(
-        "boxplot_time",
+        ChartName.BOXPLOT_TIME,
         "Spread of processing time over pictures",
         "Box: the middle half of the pictures; line: median; whiskers: 5th to 95th percentile; "
         "marks: pictures beyond.",
         plot_boxplot_time,
     ),
     Chart(
-        "size_vs_time",
+        ChartName.SIZE_VS_TIME,
         "Processing time by file size",
         "A circle for each time of the first arm, a triangle for the second. Marks above one "
         "another are of files of the same size: equal heights mean equal times.",
         plot_size_vs_time,
     ),
     Chart(
-        "total_time",
+        ChartName.TOTAL_TIME,
         "The whole job: work and elapsed time",
         "Busy: sum of all proc_ms, whatever the parallelism. Makespan: first begin to last end, "
         "transfers and waiting included.",
         plot_total_time,
     ),
     Chart(
-        "completeness",
+        ChartName.COMPLETENESS,
         "Completeness: is every picture accounted for?",
         "A full bar of one colour is what a comparison needs. Failed pictures are accounted for, "
         "missing ones are not.",
-        plot_coverage,
+        plot_completeness,
         height_inches=5.6,
     ),
     Chart(
-        "paired_ratio",
+        ChartName.PAIRED_RATIO,
         "Ratio of times, picture by picture",
         "Each mark is a picture, in the colour of the arm that was faster. The band is where the "
         "mean may lie: when 1 is in it, neither arm is shown to be faster.",
         plot_paired_ratio,
     ),
     Chart(
-        "cumulative_time",
+        ChartName.CUMULATIVE_TIME,
         "Share of pictures done within a time",
         "The line further to the left is the faster arm; a steep line means that pictures take "
         "about the same time.",
         plot_cumulative_time,
     ),
     Chart(
-        "timeline",
+        ChartName.TIMELINE,
         "Timeline: which picture was in work when",
         "Each bar is a picture, from the begin of reading to the end of writing; a steeper rise is "
         "a higher throughput. Dotted line: the makespan. Below: how many pictures were in work "
@@ -714,30 +715,30 @@ CHARTS = (
         height_inches=7,
     ),
     Chart(
-        "phases",
+        ChartName.PHASES,
         "Where the time of a picture goes",
         "Fetch: read or download; process: proc_ms; store: write or upload. A cold start is the "
         "first picture of a new worker.",
         plot_phases,
     ),
     Chart(
-        "stability",
+        ChartName.STABILITY_OVER_TIME,
         "Stability: did the speed change during the run?",
         "Points: time against what was to be expected of the picture; line: running median. A line "
         "that stays at 0 means a steady machine; dotted lines part the rounds.",
-        plot_stability,
+        plot_stability_over_time,
         height_inches=6,
     ),
     Chart(
-        "steadiness",
+        ChartName.STABILITY,
         "Stability: how steady was each arm?",
         "Mark: what was measured, by round (geometric mean) or as a share; bar: its 95% interval. "
         "Bars that lie apart mean arms that differ. Drift above 0: it became slower.",
-        plot_steadiness,
+        plot_stability,
         height_inches=7,
     ),
     Chart(
-        "break_even",
+        ChartName.BREAK_EVEN,
         "Cost of a month by its number of pictures",
         "The lower line is the cheaper arm; where they cross, the dot. Steps: one machine is full "
         "and a further one is needed. Bands: 95% intervals, from the spread over the rounds.",

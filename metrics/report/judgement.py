@@ -24,7 +24,7 @@ from metrics.analysis.output_equivalence import (
 from metrics.analysis.rounds import split_passes
 from metrics.analysis.rows import read_rows
 from metrics.analysis.run_record import record_of
-from metrics.analysis.steadiness import retries
+from metrics.analysis.stability_measures import retries
 from metrics.analysis.stopping import plan_lines
 from metrics.analysis.sweep import Setting, kept_settings
 from metrics.analysis.sweep_results import Point, Sweep, sweeps_of
@@ -307,8 +307,8 @@ def run_files_of_point(folder: Path, run_files: RunFiles) -> RunFiles:
 def with_retries(comparison: Comparison, bill: Bill) -> Comparison:
     """With what the bill alone tells of how steady the cloud was."""
     cloud = comparison.second.name
-    measures = comparison.steadiness[cloud] | {"retries_per_1000": retries(bill)}
-    return replace(comparison, steadiness=comparison.steadiness | {cloud: measures})
+    measures = comparison.stability[cloud] | {"retries_per_1000": retries(bill)}
+    return replace(comparison, stability=comparison.stability | {cloud: measures})
 
 
 def changes_since(bundle: Path, run_files: RunFiles) -> list[str]:

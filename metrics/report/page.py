@@ -23,7 +23,7 @@ from metrics.analysis.break_even import assumption_lines, sentence
 from metrics.analysis.comparison import Comparison, makespans_s
 from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part
 from metrics.analysis.interval import RatioEstimate
-from metrics.analysis.steadiness import KINDS, measure_text
+from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.analysis.sweep import KINDS as SWEEPS
 from metrics.analysis.sweep_results import Sweep
 from metrics.common.findings import Finding, counted, names_of
@@ -208,7 +208,7 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "transforms": transform_versions(comparison),
         "times": TIMES,
         "estimates": estimates(comparison),
-        "steadiness": steadiness_lines(comparison),
+        "stability": stability_lines(comparison),
         "break_even": sentence(comparison.break_even),
         "assumed": assumption_lines(comparison.break_even),
         "interval": interval,
@@ -246,9 +246,9 @@ def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
     return [(name, estimate) for name, estimate in named if estimate is not None]
 
 
-def steadiness_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
+def stability_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Each measure of how steady the arms were: its name, and its texts by arm."""
-    of_first, of_second = (comparison.steadiness[arm.name] for arm in comparison.arms)
+    of_first, of_second = (comparison.stability[arm.name] for arm in comparison.arms)
     return [
         (kind.label, measure_text(of_first[name], kind), measure_text(of_second[name], kind))
         for name, kind in KINDS.items()

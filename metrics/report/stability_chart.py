@@ -1,4 +1,4 @@
-"""The chart of steadiness.py's measures: small multiples, a panel for each."""
+"""The chart of stability_measures.py: small multiples, a panel for each."""
 
 import math
 
@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from metrics.analysis.comparison import Comparison
-from metrics.analysis.steadiness import KINDS, Measure, measure_text
+from metrics.analysis.stability_measures import KINDS, Measure, measure_text
 from metrics.report.chart_style import SMALL, Theme, add_title, looks, style
 
 MAX_TIMES_VALUE = (
@@ -16,7 +16,7 @@ MAX_TIMES_VALUE = (
 )
 
 
-def plot_steadiness(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_stability(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
     """How much does the same work vary, drift, and go wrong in each arm?"""
     *panels, last = figure.subplots(4, 2).flat
     is_cut = [
@@ -35,7 +35,7 @@ def plot_steadiness(figure: Figure, comparison: Comparison, theme: Theme) -> lis
 def draw_measures(axes: Axes, name: str, comparison: Comparison, theme: Theme) -> bool:
     """One measure of both arms, the first on top; whether an interval reaches beyond the axis."""
     kind = KINDS[name]
-    measures = [comparison.steadiness[arm.name][name] for arm in comparison.arms]
+    measures = [comparison.stability[arm.name][name] for arm in comparison.arms]
     limit = limit_of(measures) * kind.scale
     for place, (measure, look) in enumerate(zip(measures, looks(comparison), strict=True)):
         low, value, high = (

@@ -110,7 +110,7 @@ def _arm(arm: ArmSummary) -> dict[str, object]:
 def _stability(comparison: Comparison) -> dict[str, object]:
     return {
         arm: {name: dataclasses.asdict(measure) for name, measure in measures.items()}
-        for arm, measures in comparison.steadiness.items()
+        for arm, measures in comparison.stability.items()
     }
 
 

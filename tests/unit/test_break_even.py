@@ -26,7 +26,7 @@ from metrics.analysis.break_even import (
 )
 from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison
 from metrics.analysis.cost import bill_of, total_usd
-from metrics.analysis.steadiness import Measure
+from metrics.analysis.stability_measures import Measure
 from metrics.collect.invocations import Invocation, invocations_from_csv, invocations_to_csv
 from metrics.report.break_even_chart import pictures_drawn
 from metrics.report.chart_style import DARK, LIGHT

@@ -28,7 +28,7 @@ from lambda_function.metrics_log import COLUMNS, HEADER, rows_to_csv
 from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
 from metrics.analysis.rows import REFERENCE_COLUMNS, read_rows
 from metrics.analysis.stability import residuals
-from metrics.analysis.steadiness import KINDS, measure_text
+from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.common.paths import CHART_NAMES, PROJECT
 from metrics.report import chart_style, charts
 from metrics.report.chart_style import COLOURS, DARK, LIGHT, Theme
@@ -249,7 +249,7 @@ def test_axes_name_their_unit_and_start_at_0_but_those_around_a_middle(drawn, ca
         ):
             if label.endswith("(ratio of times)"):
                 assert low * high == pytest.approx(1)
-            elif name == "stability" and label.endswith("(%)"):
+            elif name == "stability_over_time" and label.endswith("(%)"):
                 assert low == -high
             elif label:
                 assert label.endswith(("(ms)", "(s)", "(MB)", "(%)", "(number)", "(USD)"))
@@ -318,8 +318,8 @@ def test_charts_of_pairs_say_when_there_is_none(drawn, name):
     assert "no picture in both arms" not in said(drawn("1 picture", name))
 
 
-def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interval(drawn):
-    comparison, figure = drawn.comparison("16 x 6"), drawn("16 x 6", "steadiness")
+def test_stability_has_a_panel_for_each_measure_with_both_arms_value_and_interval(drawn):
+    comparison, figure = drawn.comparison("16 x 6"), drawn("16 x 6", "stability")
     *panels, legend = figure.axes
     assert [t.get_text() for t in legend.get_legend().get_texts()] == [
         "on-prem",
@@ -327,7 +327,7 @@ def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interv
     ]
     for axes, (name, kind) in zip(panels, KINDS.items(), strict=True):
         assert axes.get_title(loc="left").removesuffix(" (%)") == kind.label
-        measures = [comparison.steadiness[arm.name][name] for arm in comparison.arms]
+        measures = [comparison.stability[arm.name][name] for arm in comparison.arms]
         assert [t.get_text() for t in axes.texts] == [measure_text(m, kind) for m in measures]
         marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
         assert marks == pytest.approx([kind.scale * m.value for m in measures], nan_ok=True)
@@ -337,7 +337,7 @@ def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interv
 
 
 def test_an_interval_beyond_the_axis_is_cut_and_said_so(drawn):
-    figure = drawn("16 x 3", "steadiness")
+    figure = drawn("16 x 3", "stability")
     assert foot(figure).endswith("A bar that leaves its axis is cut; the numbers are whole.")
     for axes in figure.axes:
         for bar in axes.collections:
@@ -557,7 +557,7 @@ def widths_of(figure: Figure) -> list[float]:
     return [bar.get_width() for bar in axes.patches]
 
 
-def test_coverage_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
+def test_completeness_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
     assert widths_of(drawn("partly failed", "completeness")) == [14, 2, 16, 16] * 2
     assert widths_of(drawn("partial", "completeness")) == [16, 16, 16, 16, 16, 11, 5]
     text = said(drawn("partial", "completeness"))
@@ -565,12 +565,12 @@ def test_coverage_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
     assert "completeness 94.8%: 91 of 96 rows" in text
 
 
-def test_coverage_of_many_rounds_is_summed_by_arm(drawn):
+def test_completeness_of_many_rounds_is_summed_by_arm(drawn):
     assert widths_of(drawn("2 x 60", "completeness")) == [120, 120]
     assert "on-prem, 60 rounds: 100% (120 done)" in said(drawn("2 x 60", "completeness"))
 
 
-def test_coverage_names_rows_that_do_not_count(tmp_path):
+def test_completeness_names_rows_that_do_not_count(tmp_path):
     first, second = both(4)
     other = [row("9.jpg", source="on_prem", run_id="other")]
     comparison = compared(tmp_path, first + first[:2] + other, second, run_id="run")
@@ -766,7 +766,7 @@ def points_of(axes) -> np.ndarray:
 def test_stability_draws_residuals_in_order_of_begin_round_after_round(tmp_path):
     first, second = both(16, 3)
     comparison = compared(tmp_path, first[::-1], second[::-1])
-    panels = CHART["stability"].draw(comparison).axes
+    panels = CHART["stability_over_time"].draw(comparison).axes
     for axes, arm in zip(panels, ("on_prem", "cloud"), strict=True):
         rows = comparison.rows[arm].sort_values("begin_s")
         assert points_of(axes)[:, 0].tolist() == list(range(1, 49))
@@ -782,7 +782,7 @@ def test_the_running_median_follows_a_change_of_speed_and_not_an_outlier(tmp_pat
         for place, r in enumerate(first)
         for ms in [900.0 if place == 20 else 100.0 if place < 80 else 130.0]
     ]
-    axes = CHART["stability"].draw(compared(tmp_path, first, second)).axes[0]
+    axes = CHART["stability_over_time"].draw(compared(tmp_path, first, second)).axes[0]
     (median,) = (line for line in axes.lines if len(line.get_xdata()) == 100)
     values = median.get_ydata()
     assert values[20] == pytest.approx(0, abs=3)
@@ -793,7 +793,7 @@ def test_the_running_median_follows_a_change_of_speed_and_not_an_outlier(tmp_pat
 def test_points_far_off_are_counted_and_kept_at_the_edge_of_the_axis(tmp_path):
     first, second = both(100, proc_ms=100.0)
     first[50] = replace(first[50], proc_ms=900.0)
-    axes = CHART["stability"].draw(compared(tmp_path, first, second)).axes[0]
+    axes = CHART["stability_over_time"].draw(compared(tmp_path, first, second)).axes[0]
     assert axes.get_title(loc="left") == "on-prem: n = 100, 1 beyond the axis (crosses at its edge)"
     assert len(points_of(axes)) == 100
     assert abs(points_of(axes)[:, 1]).max() <= axes.get_ylim()[1]
@@ -808,13 +808,13 @@ def test_points_far_off_are_counted_and_kept_at_the_edge_of_the_axis(tmp_path):
     ],
 )
 def test_where_no_residual_is_known_stability_says_why(drawn, case, reason):
-    assert said(drawn(case, "stability")).count(reason) == 2
+    assert said(drawn(case, "stability_over_time")).count(reason) == 2
 
 
 def test_pictures_that_were_processed_in_one_of_two_rounds_have_no_residual(tmp_path):
     first, second = both(2, 2)
     comparison = compared(tmp_path, [first[0], first[3]], second, allow_partial=True)
-    text = said(CHART["stability"].draw(comparison))
+    text = said(CHART["stability_over_time"].draw(comparison))
     assert text.count("no picture was processed in two rounds") == 1
 
 
@@ -837,7 +837,7 @@ def test_an_even_sample_has_no_more_than_it_may_and_both_ends(count, most):
         ("size_vs_time", "MAX_POINTS", "Of 250 pairs an even sample of 10 is drawn."),
         ("paired_ratio", "MAX_POINTS", "Of 250 pictures an even sample of 10 is drawn."),
         ("timeline", "MAX_BARS", "Of 250 pictures an even sample of 10 is drawn."),
-        ("stability", "MAX_POINTS", "Of 250 times an even sample of 10 is drawn."),
+        ("stability_over_time", "MAX_POINTS", "Of 250 times an even sample of 10 is drawn."),
     ],
 )
 def test_of_many_points_a_sample_is_drawn_and_the_foot_says_so(
@@ -849,7 +849,7 @@ def test_of_many_points_a_sample_is_drawn_and_the_foot_says_so(
     figure = CHART[name].draw(comparison)
     assert foot(figure).count(note) == 1
     axes = figure.axes[0]
-    if name in ("size_vs_time", "paired_ratio", "stability"):
+    if name in ("size_vs_time", "paired_ratio", "stability_over_time"):
         count = 20 if name == "size_vs_time" else 10
         assert len(points_of(axes)) == count
     if name == "timeline":

@@ -470,7 +470,7 @@ def test_failures_of_copies_are_one_failure_in_the_interval():
     copies = compared(*rows, manifest=manifest_with(dict.fromkeys(keys, "one")))
     one = compared([rows[0][0]], [rows[1][0]])
     measure = "failures_per_1000"
-    assert copies.steadiness["cloud"][measure] == one.steadiness["cloud"][measure]
+    assert copies.stability["cloud"][measure] == one.stability["cloud"][measure]
     assert copies.first.failed == 40
 
 

@@ -24,7 +24,7 @@ from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
 from metrics.analysis.ledger import Manifest
 from metrics.analysis.rounds import first_arm_leads, split_passes
 from metrics.analysis.rows import read_rows
-from metrics.analysis.steadiness import KINDS, measure_text
+from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.report.charts import CHARTS, LIGHT, chart_png
 from metrics.report.page import DASH, ReportChart, render_report, slowest_pictures, thumbnail
 from metrics.report.verdict import (
@@ -601,13 +601,11 @@ def test_the_page_needs_nothing_but_itself(states, state):
     assert "@import" not in style
 
 
-def test_every_measure_of_steadiness_stands_in_the_page_with_interval_or_reason(states):
+def test_every_measure_of_stability_stands_in_the_page_with_interval_or_reason(states):
     comparison = states["comparable"]
     text = said(comparison, "stability")
     for name, kind in KINDS.items():
-        both = [
-            measure_text(comparison.steadiness[arm.name][name], kind) for arm in comparison.arms
-        ]
+        both = [measure_text(comparison.stability[arm.name][name], kind) for arm in comparison.arms]
         assert " ".join([kind.label, *both]) in text
     assert "never retries no log lines" in text
 

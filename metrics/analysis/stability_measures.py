@@ -1,7 +1,7 @@
-"""How steady was an arm, in numbers with intervals.
+"""Stability of an arm in numbers with intervals; stability.py has the warnings.
 
 All but the shares are about residuals (see stability.py): what a picture's time was beyond what was
-to be expected of it, so that a mix of large and small pictures does not look like unsteadiness.
+to be expected of it, so that a mix of large and small pictures does not look like instability.
 Each round gives a value; the measure is their geometric mean, and its interval is Student's t over
 the rounds. Shares have an exact binomial interval (Clopper and Pearson, 1934), as if each row were
 independent of the others: pictures that fail in every round make it too narrow.
@@ -55,7 +55,7 @@ KINDS = {
 }
 
 
-def steadiness(
+def measures_of(
     rows: pd.DataFrame, source: str, contents: pd.Series | None = None
 ) -> dict[str, Measure]:
     """Measures of an arm by the names in KINDS, from the rows that count (with `begin_s`).
