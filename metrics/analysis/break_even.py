@@ -18,9 +18,10 @@ import pandas as pd
 from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.comparison import Comparison, makespans_s
 from metrics.analysis.cost import HOURS_A_MONTH, PRICES_OF, bill_of, total_usd
-from metrics.analysis.interval import CONFIDENCE, geometric_mean_ci
+from metrics.analysis.interval import ci_text, geometric_mean_ci
 from metrics.analysis.stability import was_resumed
 from metrics.analysis.stability_measures import Measure
+from metrics.common.text import rounded_count
 
 MONTH_S = HOURS_A_MONTH * 3600
 
@@ -137,7 +138,7 @@ def sentence(found: BreakEven | str) -> str:
             f"{_with_interval(found.capacity)}{whose}"
         )
     return (
-        f"from {count_text(found.costs_meet.value)} pictures a month on "
+        f"from {rounded_count(found.costs_meet.value)} pictures a month on "
         f"({_interval(found.costs_meet)}) this machine costs less than the cloud{whose}"
         f"{_second_machine(found)}"
     )
@@ -158,32 +159,22 @@ def _second_machine(found: BreakEven) -> str:
     just cannot do, the cloud is cheaper again for a while."""
     can_do, again = found.capacity.value, 2 * found.costs_meet.value
     if again <= can_do:
-        return f"; it can do {count_text(can_do)}"
-    return (
-        f"; it can do {count_text(can_do)}, and a second one pays off from {count_text(again)} on"
-    )
+        return f"; it can do {rounded_count(can_do)}"
+    second = f"a second one pays off from {rounded_count(again)} on"
+    return f"; it can do {rounded_count(can_do)}, and {second}"
 
 
 def _with_interval(measure: Measure) -> str:
-    return f"{count_text(measure.value)} ({_interval(measure)})"
+    return f"{rounded_count(measure.value)} ({_interval(measure)})"
 
 
 def _interval(measure: Measure) -> str:
     if measure.note:
         return measure.note
-    low, high = count_text(measure.low), count_text(measure.high)
+    low, high = rounded_count(measure.low), rounded_count(measure.high)
     unit = high.partition(" ")[2]  # once is enough
     low = low.removesuffix(f" {unit}") if unit else low
-    return f"{CONFIDENCE:.0%} CI {low} to {high}"
-
-
-def count_text(count: float) -> str:
-    """`748,000`, `2.1 million`: three digits, since more are not known."""
-    rounded = float(f"{count:.3g}")
-    for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if rounded >= size:
-            return f"{rounded / size:,.10g} {unit}"
-    return f"{rounded:,.10g}"
+    return ci_text(low, high)
 
 
 def assumption_lines(found: BreakEven | str) -> list[tuple[str, str, str]]:
@@ -191,7 +182,7 @@ def assumption_lines(found: BreakEven | str) -> list[tuple[str, str, str]]:
     if isinstance(found, str):
         return []
     durations = "billed in this run" if found.on_aws else "this machine's durations, not AWS's"
-    rate = f"{count_text(found.throughput_per_s.value)} pictures/s"
+    rate = f"{rounded_count(found.throughput_per_s.value)} pictures/s"
     usd = f"{1e6 * found.usd_a_picture.value:,.2f} USD"
     return [
         *found.assumptions.lines(),

@@ -38,7 +38,7 @@ from metrics.analysis.stability import (
 )
 from metrics.analysis.stability_measures import Measure, measures_of
 from metrics.common.cli import UserError
-from metrics.common.findings import Finding, counted, counted_pictures, names_of, printable
+from metrics.common.findings import Finding, names_of
 from metrics.common.reasons import (
     MAX_REASONS,
     Failure,
@@ -46,6 +46,7 @@ from metrics.common.reasons import (
     failures_by_reason,
     without_varying,
 )
+from metrics.common.text import counted, counted_pictures, printable
 
 if TYPE_CHECKING:
     from metrics.analysis.break_even import BreakEven

@@ -17,6 +17,7 @@ from scipy import stats
 from metrics.analysis.cost import Bill
 from metrics.analysis.interval import CONFIDENCE, MAX_LOG, estimate_ratio
 from metrics.analysis.stability import MIN_PLACE_SD, beyond_expected, place_in_pass, residuals
+from metrics.common.text import digits
 
 MIN_VALUES = 5  # of fewer times, a round's spread or slope says nothing
 MIN_ROUNDS_FOR_SPREAD = 3
@@ -119,8 +120,8 @@ def _written(number: float, kind: Kind) -> str:
     scaled = kind.scale * number
     if abs(scaled) >= TOO_LARGE:
         return f"over {TOO_LARGE:,}"
-    decimals = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-    return f"{scaled:{'+' if kind.signed else ''},.{decimals}f}"
+    text = digits(scaled, max_decimals=2)
+    return f"+{text}" if kind.signed and not text.startswith("-") else text
 
 
 # --- values by round ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from metrics.analysis.comparison import Comparison
 from metrics.analysis.cost import Bill, cost_by_part, total_usd
 from metrics.analysis.interval import CONFIDENCE, RatioEstimate, geometric_mean_ci
 from metrics.analysis.sweep import MEMORY, PARALLELISM, SCALE, Setting
-from metrics.common.findings import counted
+from metrics.common.text import counted, digits, percent
 
 GRID = 2000  # places between two neighbouring points at which the crossing is looked for
 
@@ -428,12 +428,7 @@ def interval_text(estimate: RatioEstimate | None) -> str:
     return f"{digits(estimate.ratio)} ({digits(estimate.low)} to {digits(estimate.high)})"
 
 
-def digits(value: float) -> str:
-    """Three, or all before the point."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
-
-
 def state(point: Point) -> str:
     if point.comparison.problems:
         return "not comparable"
-    return "all" if point.is_complete else f"{point.comparison.ledger.completeness:.1%}"
+    return "all" if point.is_complete else percent(point.comparison.ledger.completeness)

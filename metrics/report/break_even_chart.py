@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from metrics.analysis.break_even import BreakEven, assumption_lines, count_text, sentence
+from metrics.analysis.break_even import BreakEven, assumption_lines, sentence
 from metrics.analysis.comparison import Comparison
+from metrics.common.text import rounded_count
 from metrics.report.chart_style import MARGIN, Theme, add_legend, looks, say, style
 
 POINTS = 2000
@@ -60,7 +61,7 @@ def draw_costs(axes: Axes, found: BreakEven, comparison: Comparison, theme: Them
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=9))
         axis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda x, _: count_text(x))
+    axes.xaxis.set_major_formatter(lambda x, _: rounded_count(x))
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.10f}".rstrip("0").rstrip("."))
     if found.crosses:
         meet = found.costs_meet

@@ -24,12 +24,12 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from PIL import Image
 
 from metrics.analysis.comparison import PHASES, Comparison
-from metrics.analysis.interval import RatioEstimate
+from metrics.analysis.interval import RatioEstimate, drift_margin_text, ratio_text
 from metrics.analysis.stability import NEIGHBOURS, residuals
 from metrics.common.cli import UserError
-from metrics.common.findings import counted, counted_pictures
 from metrics.common.machine import available_cpus
 from metrics.common.paths import ChartName
+from metrics.common.text import counted, counted_pictures, digits, seconds, share_text
 from metrics.common.worker_pool import results, worker_pool
 from metrics.report.break_even_chart import plot_break_even
 from metrics.report.chart_style import (
@@ -44,18 +44,13 @@ from metrics.report.chart_style import (
     add_head,
     add_legend,
     add_title,
-    allowance_note,
     evenly_spaced,
     fill_of,
     finish_times,
     kinds_legend,
     looks,
-    number,
-    ratio_texts,
     sample_note,
     say,
-    seconds,
-    share_text,
     stacked_bars,
     style,
     whole_numbers,
@@ -166,7 +161,7 @@ def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[
         axes.bar(place, mean, 0.55, color=look.colour)
         axes.hlines(median, place - 0.275, place + 0.275, color=theme.text, linewidth=1.5)
         axes.annotate(
-            f"mean {number(mean)} ms\nmedian {number(median)} ms",
+            f"mean {digits(mean)} ms\nmedian {digits(median)} ms",
             (place, max(mean, median)),
             xytext=(0, 4),
             textcoords="offset points",
@@ -179,10 +174,9 @@ def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     finish_times(axes, comparison, "mean time per picture (ms)", theme)
     if comparison.problems or comparison.per_picture is None:
         return []
-    ratio, interval = ratio_texts(comparison.per_picture)
     between = f"{comparison.second.label} / {comparison.first.label}"
-    add_title(axes, f"ratio of times, {between}: {ratio} ({interval})", theme)
-    return allowance_note(comparison.per_picture)
+    add_title(axes, f"ratio of times, {between}: {ratio_text(comparison.per_picture)}", theme)
+    return drift_note(comparison.per_picture)
 
 
 def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
@@ -255,7 +249,7 @@ def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -
         return []
     for look in looks(comparison):
         of_arm = times(comparison, look.name)
-        half, most = (number(of_arm.quantile(share)) for share in (0.5, 0.95))
+        half, most = (digits(of_arm.quantile(share)) for share in (0.5, 0.95))
         axes.ecdf(
             of_arm,
             compress=True,
@@ -290,7 +284,7 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     axes.text(0.01, 0.97, f"{second} slower ↑", va="top", **words)
     axes.text(0.99, 0.03, f"{second} faster ↓", ha="right", **words)
     add_legend(axes, theme)
-    notes = allowance_note(comparison.per_picture)
+    notes = drift_note(comparison.per_picture)
     notes += sample_note(len(logs), MAX_POINTS, "pictures")
     estimate = comparison.per_picture
     if estimate and estimate.pictures + estimate.copies < len(logs):
@@ -299,6 +293,12 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     elif estimate and estimate.copies:
         notes.append(f"The mean is over {counted(estimate.pictures, 'different picture')}.")
     return notes
+
+
+def drift_note(estimate: RatioEstimate | None) -> list[str]:
+    if estimate is None or not (wider := drift_margin_text(estimate)):
+        return []
+    return [f"One round: the interval is{wider}."]
 
 
 def log_ratios(comparison: Comparison) -> pd.DataFrame:
@@ -367,7 +367,7 @@ def draw_ratios(axes: Axes, logs: pd.DataFrame, comparison: Comparison) -> None:
 def draw_estimate(axes: Axes, estimate: RatioEstimate | None, theme: Theme) -> None:
     if estimate is None:
         return
-    ratio, interval = ratio_texts(estimate)
+    ratio, _, interval = ratio_text(estimate).partition(", ")
     line = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
     axes.axhline(estimate.ratio, **line, label=f"geometric mean {ratio}")
     band = {"color": theme.muted, "alpha": 0.22, "linewidth": 0, "zorder": 1}
@@ -473,8 +473,8 @@ def plot_phases(figure: Figure, comparison: Comparison, theme: Theme) -> list[st
 
 
 def phases_text(known: dict[str, float]) -> str:
-    parts = " + ".join(f"{kind} {number(ms)}" for kind, ms in known.items())
-    return f"{parts} ms" if len(known) == 1 else f"{parts} = {number(sum(known.values()))} ms"
+    parts = " + ".join(f"{kind} {digits(ms)}" for kind, ms in known.items())
+    return f"{parts} ms" if len(known) == 1 else f"{parts} = {digits(sum(known.values()))} ms"
 
 
 # --- over time ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from metrics.analysis.output_equivalence import (
 )
 from metrics.analysis.rounds import split_passes
 from metrics.analysis.rows import read_rows
+from metrics.analysis.run_diff import describe_changes
 from metrics.analysis.run_record import record_of
 from metrics.analysis.stability_measures import retries
 from metrics.analysis.stopping import plan_lines
@@ -30,7 +31,6 @@ from metrics.analysis.sweep import Setting, kept_settings
 from metrics.analysis.sweep_results import Point, Sweep, sweeps_of
 from metrics.collect.invocations import billed_by_round, invocations_from_csv, with_invocations
 from metrics.common.cli import DONE, FAILED, UserError, cloud_problem
-from metrics.common.findings import counted
 from metrics.common.originals import check_apart, check_target
 from metrics.common.paths import (
     CLOUD_CSV,
@@ -48,9 +48,9 @@ from metrics.common.paths import (
     whole_file,
     write_whole,
 )
+from metrics.common.text import counted
 from metrics.report.charts import CHARTS, draw_charts
 from metrics.report.page import ReportChart, render_report, slowest_pictures
-from metrics.report.run_diff import describe_changes
 from metrics.report.spreadsheet import escape_formulas
 from metrics.report.summary_json import is_summary, summary_bytes
 from metrics.report.sweep_charts import chart_of

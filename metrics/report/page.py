@@ -26,9 +26,18 @@ from metrics.analysis.interval import RatioEstimate
 from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.analysis.sweep import KINDS as SWEEPS
 from metrics.analysis.sweep_results import Sweep
-from metrics.common.findings import Finding, counted, names_of
-from metrics.report.verdict import (
+from metrics.common.findings import Finding, names_of
+from metrics.common.text import (
+    DASH,
+    UNKNOWN,
+    byte_size,
+    counted,
     difference,
+    digits,
+    p_value,
+    percent,
+)
+from metrics.report.verdict import (
     equivalence_line,
     ledger_line,
     verdict_per_picture,
@@ -38,8 +47,6 @@ from metrics.report.verdict import (
 from onprem_images.dataset import in_words
 
 TEMPLATE = "page.html.j2"
-UNKNOWN = "unknown"
-DASH = "\N{EN DASH}"  # a number that does not exist, such as the mean of no picture
 THUMBNAIL_PX = 240
 MAX_THUMBNAIL_PIXELS = 20_000_000  # outputs have half a million; more is not worth decoding
 MIN_SCALE = math.log(1.1)  # the drawn interval's axis reaches at least 10% to either side
@@ -315,13 +322,13 @@ def environment_facts(record: dict) -> list[tuple[str, object]]:
         ("command", record.get("command_line")),
         ("cloud", record.get("cloud")),
         ("pictures", data_set.get("pictures")),
-        ("size of the pictures", size(data_set.get("bytes"))),
+        ("size of the pictures", byte_size(data_set.get("bytes"))),
         ("fingerprint of the pictures", data_set.get("fingerprint")),
         ("left out of the folder", _left_out(data_set.get("left_out"))),
         ("processor", environment.get("cpu")),
         ("processors available", environment.get("cpus")),
         ("processor quota", environment.get("cpu_quota")),
-        ("memory", size(memory_mb * 2**20 if memory_mb else None)),
+        ("memory", byte_size(memory_mb * 2**20 if memory_mb else None)),
         ("system", environment.get("system")),
         ("git commit", environment.get("git_commit")),
         ("Python", environment.get("python")),
@@ -360,7 +367,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=printable,
+        finalize=on_page,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -374,16 +381,16 @@ def _environment() -> jinja2.Environment:
         "named_keys": lambda keys: Finding("", keys).named(),
         "percent": percent,
         "png": lambda data: data_uri("image/png", data),
-        "probability": probability,
-        "ratio": ratio,
-        "size": size,
+        "p_value": p_value,
+        "ratio": lambda value: digits(value, 4),
+        "size": byte_size,
         "usd": "{:.6f}".format,
         "whole": "{:,}".format,
     }
     return environment
 
 
-def printable(value: object) -> object:
+def on_page(value: object) -> object:
     """What stands on the page for the value of any expression in the template."""
     if value is None or value == "":
         return UNKNOWN
@@ -394,40 +401,6 @@ def printable(value: object) -> object:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value)
     )
-
-
-def digits(value: float) -> str:
-    """Three digits, or all before the point."""
-    if not math.isfinite(value):
-        return DASH
-    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
-
-
-def ratio(value: float) -> str:
-    """Four digits, or all before the point: intervals may be narrow."""
-    if not math.isfinite(value):
-        return DASH
-    return f"{value:,.0f}" if value >= 999.95 else f"{value:#.4g}"
-
-
-def percent(part: float) -> str:
-    return f"{part:.1%}" if math.isfinite(part) else DASH
-
-
-def probability(p: float) -> str:
-    if not math.isfinite(p):
-        return UNKNOWN
-    return f"{p:.2g}" if p >= 0.0001 else "below 0.0001"
-
-
-def size(count: float | None) -> str:
-    """Bytes as people read them."""
-    if count is None or not math.isfinite(count):
-        return DASH
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{digits(count / factor)} {unit}"
-    return f"{count:.0f} B"
 
 
 def moment(text: object) -> str:

@@ -11,8 +11,8 @@ from metrics.analysis.rounds import MIN_ROUNDS
 from metrics.analysis.sweep import Setting, nested_subset
 from metrics.analysis.sweep import leftovers as sweep_leftovers
 from metrics.common.cli import UserError
-from metrics.common.findings import counted, printable
 from metrics.common.paths import shown
+from metrics.common.text import counted, printable
 from metrics.run.cleaning import cloud_leftovers, local_leftovers
 from onprem_images.dataset import different_pictures
 

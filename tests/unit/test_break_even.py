@@ -20,7 +20,6 @@ from metrics.analysis.break_even import (
     BreakEven,
     assumption_lines,
     break_even_of,
-    count_text,
     measure_of_rounds,
     sentence,
 )
@@ -28,6 +27,7 @@ from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison
 from metrics.analysis.cost import bill_of, total_usd
 from metrics.analysis.stability_measures import Measure
 from metrics.collect.invocations import Invocation, invocations_from_csv, invocations_to_csv
+from metrics.common.text import rounded_count
 from metrics.report.break_even_chart import pictures_drawn
 from metrics.report.chart_style import DARK, LIGHT
 from metrics.report.charts import CHARTS
@@ -156,7 +156,7 @@ def test_one_round_gives_a_crossing_and_no_interval():
     ],
 )
 def test_counts_are_written_with_three_digits(count, text):
-    assert count_text(count) == text
+    assert rounded_count(count) == text
 
 
 # --- from rows ----------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from metrics.analysis.rows import REFERENCE_COLUMNS, read_rows
 from metrics.analysis.stability import residuals
 from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.common.paths import CHART_NAMES, PROJECT
+from metrics.common.text import seconds, share_text
 from metrics.report import chart_style, charts
 from metrics.report.chart_style import COLOURS, DARK, LIGHT, Theme
 from metrics.report.charts import CHARTS, chart_png
@@ -495,7 +496,7 @@ def test_average_bars_are_the_means_in_the_colours_of_the_arms(tmp_path):
 def test_the_averages_come_with_the_interval_of_the_ratio_unless_it_is_void(drawn):
     estimate = drawn.comparison("16 x 3").per_picture
     figure = drawn("16 x 3", "avg_time")
-    assert f"the cloud / on-prem: {estimate.ratio:.2f} (95% interval" in said(figure)
+    assert f"the cloud / on-prem: {estimate.ratio:.2f}, 95% CI" in said(figure)
     assert "widened" not in said(figure)
     assert "widened by 25%" in foot(drawn("16 pictures", "avg_time"))
     assert "ratio" not in said(drawn("five columns", "avg_time"))
@@ -585,7 +586,7 @@ def test_completeness_names_rows_that_do_not_count(tmp_path):
     [(0, 0, "0%"), (0, 9, "0%"), (9, 9, "100%"), (1, 10**6, "0.1%"), (10**6 - 1, 10**6, "99.9%")],
 )
 def test_only_all_is_100_percent_and_only_nothing_0(part, whole, text):
-    assert charts.share_text(part, whole) == text
+    assert share_text(part, whole) == text
 
 
 def test_phase_bars_are_means_of_warm_pictures_and_of_cold_starts_apart(drawn):
@@ -738,7 +739,7 @@ def test_pictures_in_work_are_counted_over_time(tmp_path):
 def test_of_several_rounds_the_timeline_draws_the_first_and_says_so(drawn):
     figure = drawn("16 x 3", "timeline")
     assert "Round 1 of 3 is drawn." in foot(figure)
-    spans = [charts.seconds(span) for span in drawn.comparison("16 x 3").first.makespans_s]
+    spans = [seconds(span) for span in drawn.comparison("16 x 3").first.makespans_s]
     assert spans[0] not in spans[1:]
     assert f"on-prem: 16 pictures, makespan {spans[0]}" in said(figure)
     assert "Round" not in foot(drawn("16 pictures", "timeline"))

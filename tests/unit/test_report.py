@@ -25,8 +25,9 @@ from metrics.analysis.ledger import Manifest
 from metrics.analysis.rounds import first_arm_leads, split_passes
 from metrics.analysis.rows import read_rows
 from metrics.analysis.stability_measures import KINDS, measure_text
+from metrics.common.text import DASH
 from metrics.report.charts import CHARTS, LIGHT, chart_png
-from metrics.report.page import DASH, ReportChart, render_report, slowest_pictures, thumbnail
+from metrics.report.page import ReportChart, render_report, slowest_pictures, thumbnail
 from metrics.report.verdict import (
     equivalence_line,
     ledger_line,
@@ -358,7 +359,7 @@ def test_the_estimate_has_ratio_interval_p_values_allowance_and_detectable_diffe
     assert "allowance for drift none needed" in text
     assert "detectable difference, power 80%" in text
     assert f"without cold starts: {comparison.ratio_without_cold:.3f}." in text
-    assert "signed-rank test over the pictures: p below 0.0001." in text
+    assert "signed-rank test over the pictures: p < 0.001." in text
     assert "knows nothing of the machine's drift" in text
 
 
