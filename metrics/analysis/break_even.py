@@ -17,13 +17,14 @@ import pandas as pd
 
 from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.comparison import Comparison, makespans_s
-from metrics.analysis.cost import HOURS_A_MONTH, PRICES_OF, bill_of, total_usd
+from metrics.analysis.cost import HOURS_A_MONTH, PRICES_OF, usd_by_round
 from metrics.analysis.interval import ci_text, geometric_mean_ci
 from metrics.analysis.stability import was_resumed
 from metrics.analysis.stability_measures import Measure
 from metrics.common.text import rounded_count
 
 MONTH_S = HOURS_A_MONTH * 3600
+NO_REPORT = "no break-even: no REPORT lines of Lambda tell what a picture costs"
 
 
 @dataclass(frozen=True)
@@ -76,25 +77,19 @@ def break_even_of(
     if comparison.second.name != "cloud":
         return "no break-even: both arms are on-prem"
     if invocations is None:
-        return comparison.break_even
+        return NO_REPORT
     if comparison.problems:
         return "no break-even: the arms are not comparable"
     if was_resumed(comparison.record):
         return "no break-even: the run was resumed, and its makespans may hold the pause"
     on_prem, cloud = (comparison.rows[arm.name] for arm in comparison.arms)
-    usd = measure_of_rounds(usd_by_round(cloud, invocations), comparison.sequential)
+    usd = measure_of_rounds(list(usd_by_round(cloud, invocations).values()), comparison.sequential)
     rate = measure_of_rounds(pictures_per_s_by_round(on_prem), comparison.sequential)
     if math.isnan(usd.value):
-        return comparison.break_even
+        return NO_REPORT
     if math.isnan(rate.value):
         return "no break-even: the machine's pictures per second are unknown"
     return BreakEven(assumptions, usd, rate, comparison.second.environment == "aws")
-
-
-def usd_by_round(rows: pd.DataFrame, invocations: pd.DataFrame) -> list[float]:
-    """USD of a picture in each round that Lambda reported of, S3 requests included."""
-    bills = [bill_of(part, invocations) for _, part in rows.groupby("round")]
-    return [total_usd(bill.usage) / bill.usage.pictures for bill in bills if bill]
 
 
 def pictures_per_s_by_round(rows: pd.DataFrame) -> list[float]:

@@ -131,6 +131,16 @@ def bill_of(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> Bill | None:
     )
 
 
+def usd_by_round(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> dict[int, float]:
+    """USD of a picture in each round that Lambda reported of, S3 requests included."""
+    bills = {number: bill_of(part, invocations) for number, part in rows.groupby("round")}
+    return {
+        number: total_usd(bill.usage) / bill.usage.pictures
+        for number, bill in bills.items()
+        if bill
+    }
+
+
 def bill_lines(bill: Bill) -> list[str]:
     """The bill in a terminal."""
     whose = "on AWS" if bill.on_aws else "at AWS's prices, with this machine's durations"

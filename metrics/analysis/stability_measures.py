@@ -57,7 +57,10 @@ KINDS = {
 
 
 def measures_of(
-    rows: pd.DataFrame, source: str, contents: pd.Series | None = None
+    rows: pd.DataFrame,
+    source: str,
+    contents: pd.Series | None = None,
+    bill: Bill | None = None,
 ) -> dict[str, Measure]:
     """Measures of an arm by the names in KINDS, from the rows that count (with `begin_s`).
     `contents` by image key: copies of a picture that fail in a round are one failure.
@@ -65,7 +68,7 @@ def measures_of(
     `cv` is the spread of a picture's times over the rounds, `tail_ratio` how much longer beyond
     their expectation the slowest hundredth took than the middle one (of under 70 pictures or so,
     the slowest one); both within a round. Drifts are parts of 1, above 0 where the arm became
-    slower. What is known of retries comes with a bill, see `retries`.
+    slower. Retries of the cloud are known from its `bill`.
     """
     done = rows[rows["status"] == "ok"]
     place = beyond_expected(place_in_pass(done), done)
@@ -77,12 +80,16 @@ def measures_of(
         "tail_ratio": _at_least_1(_over_rounds(known, _log_tail)),
         "cold_start_share": _cold_starts(rows),
         "failures_per_1000": _failures(rows, contents),
-        "retries_per_1000": Measure(note="no log lines" if source == "cloud" else "never retries"),
+        "retries_per_1000": _retries(source, bill),
     }
 
 
-def retries(bill: Bill) -> Measure:
-    """Tries of the cloud that were not a request's first, per 1,000 tries with a REPORT line."""
+def _retries(source: str, bill: Bill | None) -> Measure:
+    """Tries that were not a request's first, per 1,000 tries with a REPORT line."""
+    if source != "cloud":
+        return Measure(note="never retries")
+    if bill is None:
+        return Measure(note="no log lines")
     return share(bill.retries, bill.reported + bill.retries, PER_1000)
 
 

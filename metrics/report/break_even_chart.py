@@ -8,6 +8,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from metrics.analysis.break_even import BreakEven, assumption_lines, sentence
 from metrics.analysis.comparison import Comparison
+from metrics.analysis.judgement import Judgement
 from metrics.common.text import rounded_count
 from metrics.report.chart_style import MARGIN, Theme, add_legend, looks, say, style
 
@@ -15,9 +16,9 @@ POINTS = 2000
 MACHINES_DRAWN = 4
 
 
-def plot_break_even(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_break_even(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """What does a month cost on machines like this one and in the cloud?"""
-    found = comparison.break_even
+    found = judgement.break_even
     if isinstance(found, str):
         axes, below = figure.add_subplot(), None
     else:
@@ -28,7 +29,7 @@ def plot_break_even(figure: Figure, comparison: Comparison, theme: Theme) -> lis
     if isinstance(found, str):
         say(axes, found, theme)
         return []
-    draw_costs(axes, found, comparison, theme)
+    draw_costs(axes, found, judgement.comparison, theme)
     list_assumptions(below, found, theme)
     said = sentence(found)
     return [f"{said[0].upper()}{said[1:]}."]

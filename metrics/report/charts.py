@@ -25,6 +25,7 @@ from PIL import Image
 
 from metrics.analysis.comparison import PHASES, Comparison
 from metrics.analysis.interval import RatioEstimate, drift_margin_text, ratio_text
+from metrics.analysis.judgement import Judgement
 from metrics.analysis.stability import NEIGHBOURS, residuals
 from metrics.common.cli import UserError
 from metrics.common.machine import available_cpus
@@ -76,24 +77,24 @@ TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit i
 @dataclass(frozen=True)
 class Chart:
     """`plot` fills an empty figure, and returns the notes of its foot. The report shows it only for
-    comparisons that it `is_about`: of others it says why there is nothing to see."""
+    judgements that it `is_about`: of others it says why there is nothing to see."""
 
     name: str
     title: str
     how_to_read: str
-    plot: Callable[[Figure, Comparison, Theme], list[str]]
+    plot: Callable[[Figure, Judgement, Theme], list[str]]
     height_inches: float = 5
-    is_about: Callable[[Comparison], bool] = lambda _: True
+    is_about: Callable[[Judgement], bool] = lambda _: True
 
-    def draw(self, comparison: Comparison, theme: Theme = LIGHT, alone: bool = True) -> Figure:
+    def draw(self, judgement: Judgement, theme: Theme = LIGHT, alone: bool = True) -> Figure:
         """The chart, with n and environment in its head; the caller saves it.
 
         When it does not stand alone, its title and how to read it are said beside it.
         """
         figure = Figure((WIDTH_INCHES, self.height_inches), dpi=DPI, facecolor=theme.background)
         FigureCanvasAgg(figure)
-        notes = self.plot(figure, comparison, theme)
-        head_inches = add_head(figure, comparison, self.title if alone else "", theme)
+        notes = self.plot(figure, judgement, theme)
+        head_inches = add_head(figure, judgement.comparison, self.title if alone else "", theme)
         texts = [self.how_to_read, *notes] if alone else notes
         foot = add_foot(figure, " ".join(texts), theme) / self.height_inches
         axes_rect = (0, foot, 1, 1 - foot - head_inches / self.height_inches)
@@ -105,15 +106,15 @@ class Chart:
 VARIANTS = {"light": (LIGHT, False), "dark": (DARK, False), "alone": (LIGHT, True)}
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # elsewhere forking is not safe
 
-_to_draw: tuple[Comparison, dict[str, Chart]] | None = None  # by a process, see draw_charts
+_to_draw: tuple[Judgement, dict[str, Chart]] | None = None  # by a process, see draw_charts
 
 
-def draw_charts(comparison: Comparison, charts: Sequence[Chart]) -> dict[tuple[str, str], bytes]:
+def draw_charts(judgement: Judgement, charts: Sequence[Chart]) -> dict[tuple[str, str], bytes]:
     """PNG files by name and variant, drawn on all processors: it is most of the time of judging.
     Raises UserError when one of those that draw dies."""
     by_name = {chart.name: chart for chart in charts}
     tasks = list(itertools.product(by_name, VARIANTS))
-    prepare = partial(_set_to_draw, comparison, by_name)
+    prepare = partial(_set_to_draw, judgement, by_name)
     try:
         with worker_pool(min(available_cpus(), len(tasks)), prepare, START_METHOD) as pool:
             return dict(results(pool, _draw_variant, tasks))
@@ -124,21 +125,21 @@ def draw_charts(comparison: Comparison, charts: Sequence[Chart]) -> dict[tuple[s
         ) from None
 
 
-def _set_to_draw(comparison: Comparison, charts: dict[str, Chart]) -> None:
+def _set_to_draw(judgement: Judgement, charts: dict[str, Chart]) -> None:
     global _to_draw
-    _to_draw = comparison, charts
+    _to_draw = judgement, charts
 
 
 def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
-    comparison, charts = _to_draw
-    return (name, variant), chart_png(comparison, charts[name], *VARIANTS[variant])
+    judgement, charts = _to_draw
+    return (name, variant), chart_png(judgement, charts[name], *VARIANTS[variant])
 
 
-def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
-    """The chart as a PNG file: the same bytes for the same comparison, whoever draws it."""
+def chart_png(judgement: Judgement, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
+    """The chart as a PNG file: the same bytes for the same judgement, whoever draws it."""
     file = io.BytesIO()
     with default_settings():
-        figure = chart.draw(comparison, theme, alone)
+        figure = chart.draw(judgement, theme, alone)
         figure.canvas.draw()  # once, where savefig() would do it twice
     Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()
@@ -151,8 +152,9 @@ def times(comparison: Comparison, arm: str) -> pd.Series:
     return comparison.pairs[f"proc_ms_{arm}"]
 
 
-def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_avg_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How long does a picture take on average?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     arms = looks(comparison)
     for place, look in enumerate(() if comparison.pairs.empty else arms):
@@ -179,8 +181,9 @@ def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     return drift_note(comparison.per_picture)
 
 
-def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_boxplot_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How much does the time vary from picture to picture?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     arms = looks(comparison)
     beyond = 0
@@ -208,8 +211,9 @@ def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
     return sample_note(beyond, MAX_OUTLIERS, "beyond the whiskers")
 
 
-def plot_size_vs_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_size_vs_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Does the difference depend on the size of the picture?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="both")
     pairs = comparison.pairs
     shown = evenly_spaced(len(pairs), MAX_POINTS)
@@ -236,8 +240,9 @@ def opacity(points: int) -> float:
     return 0.8 if points <= 200 else 0.3 if points <= 5000 else 0.2
 
 
-def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_cumulative_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Within what time is which share of the pictures done?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="both")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylim(0, 1.02)
@@ -263,8 +268,9 @@ def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -
     return []
 
 
-def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_paired_ratio(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Is one arm faster for every picture, or only on average, and how sure is that?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     first, second = comparison.first.label, comparison.second.label
     axes.set_xlabel("pictures, sorted by ratio (number)")
@@ -377,8 +383,9 @@ def draw_estimate(axes: Axes, estimate: RatioEstimate | None, theme: Theme) -> N
 # --- whole arms ---------------------------------------------------------------------------------
 
 
-def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_total_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How long does the whole job take, and how much work is in it?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     arms = (comparison.first, comparison.second)
     rounds = max(len(arm.makespans_s) for arm in arms)
@@ -404,8 +411,9 @@ def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> lis
     return []
 
 
-def plot_completeness(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_completeness(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Is every picture accounted for?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="x")
     ledger = comparison.ledger
     counts = ledger.counts.assign(of=", round " + ledger.counts["round"].astype(str))
@@ -449,8 +457,9 @@ def uncounted(comparison: Comparison) -> list[str]:
     return notes
 
 
-def plot_phases(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_phases(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Where does the time go: reading, processing or writing, warm or cold?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="x")
     bars = []
     for look in looks(comparison):
@@ -480,8 +489,9 @@ def phases_text(known: dict[str, float]) -> str:
 # --- over time ----------------------------------------------------------------------------------
 
 
-def plot_timeline(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_timeline(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """When was which picture in work, and did the workers stand idle?"""
+    comparison = judgement.comparison
     *panels, below = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1.1))
     rounds = {number for rows in comparison.rows.values() for number in rows["round"].unique()}
     first = min(rounds, default=1)
@@ -576,8 +586,9 @@ def _sum_since(moments: np.ndarray, until_s: np.ndarray) -> np.ndarray:
     return count * until_s - sums[count]
 
 
-def plot_stability_over_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_stability_over_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Did the speed of an arm change, and how much does it scatter?"""
+    comparison = judgement.comparison
     panels = figure.subplots(2, sharex=True, sharey=True)
     drawn = [residuals_by_place(comparison.rows[arm.name]) for arm in comparison.arms]
     known = np.concatenate([part["percent"].to_numpy() for part, _ in drawn])
@@ -744,6 +755,6 @@ CHARTS = (
         "and a further one is needed. Bands: 95% intervals, from the spread over the rounds.",
         plot_break_even,
         height_inches=7.4,
-        is_about=lambda comparison: not isinstance(comparison.break_even, str),
+        is_about=lambda judgement: not isinstance(judgement.break_even, str),
     ),
 )

@@ -8,7 +8,6 @@ cannot be printed (control and direction characters) is written as its escape.
 import base64
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +20,11 @@ from PIL import Image
 from metrics.analysis import interval, output_equivalence
 from metrics.analysis.break_even import assumption_lines, sentence
 from metrics.analysis.comparison import Comparison, makespans_s
-from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part
+from metrics.analysis.cost import PRICES_OF, cost_by_part
 from metrics.analysis.interval import RatioEstimate
+from metrics.analysis.judgement import Judgement
 from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.analysis.sweep import KINDS as SWEEPS
-from metrics.analysis.sweep_results import Sweep
 from metrics.common.findings import Finding, names_of
 from metrics.common.text import (
     DASH,
@@ -153,40 +152,39 @@ def thumbnail(data: bytes | None) -> bytes | None:
 
 
 def render_report(
-    comparison: Comparison,
-    charts: list[ReportChart],
-    slowest: list[SlowPicture],
-    changes: list[str] | tuple[str, ...] = (),
-    bill: Bill | None = None,
-    sweeps: Sequence[Sweep] = (),
+    judgement: Judgement, charts: list[ReportChart], slowest: list[SlowPicture]
 ) -> str:
     """The page. The same input gives the same text: its only times are the run's own."""
     template = _environment().get_template(TEMPLATE)
-    verdict = verdict_per_picture(comparison)
+    verdict = verdict_per_picture(judgement.comparison)
     word = next((word for word in MOODS if verdict.startswith(word)), "comparable")
+    bill, sweeps = judgement.bill, judgement.sweeps
     return template.render(
-        facts_of(comparison),
+        facts_of(judgement.comparison),
         verdict=verdict,
         word=word,
         mood=MOODS[word],
-        whole_job=verdict_whole_job(comparison),
+        whole_job=verdict_whole_job(judgement.comparison),
+        stability=stability_lines(judgement),
+        break_even=sentence(judgement.break_even),
+        assumed=assumption_lines(judgement.break_even),
         charts=[chart for chart in charts if chart.name not in SWEEPS],
         sweeps=[(sweep, [c for c in charts if c.name == sweep.kind]) for sweep in sweeps],
-        answers=answers_of(comparison, sweeps),
+        answers=answers_of(judgement),
         slowest=slowest,
-        changes=changes,
+        changes=judgement.changes,
         bill=bill,
         costs=cost_by_part(bill.usage) if bill else {},
         prices_of=PRICES_OF,
     )
 
 
-def answers_of(comparison: Comparison, sweeps: Sequence[Sweep]) -> list[tuple[str, str, str]]:
+def answers_of(judgement: Judgement) -> list[tuple[str, str, str]]:
     """Section, name and answer of the questions beside the verdict that the run can answer."""
-    found = [(sweep.kind, sweep.kind, sweep.answer) for sweep in sweeps]
-    if not isinstance(comparison.break_even, str):
-        assumed = comparison.break_even.assumptions.in_short()
-        cost = f"{sentence(comparison.break_even)}; assumed, and not in the interval: {assumed}"
+    found = [(sweep.kind, sweep.kind, sweep.answer) for sweep in judgement.sweeps]
+    if not isinstance(judgement.break_even, str):
+        assumed = judgement.break_even.assumptions.in_short()
+        cost = f"{sentence(judgement.break_even)}; assumed, and not in the interval: {assumed}"
         found.append(("break-even", "cost", cost))
     return found
 
@@ -215,9 +213,6 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "transforms": transform_versions(comparison),
         "times": TIMES,
         "estimates": estimates(comparison),
-        "stability": stability_lines(comparison),
-        "break_even": sentence(comparison.break_even),
-        "assumed": assumption_lines(comparison.break_even),
         "interval": interval,
         "order": order_of_arms(comparison),
         "environment": environment_facts(comparison.record),
@@ -253,9 +248,9 @@ def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
     return [(name, estimate) for name, estimate in named if estimate is not None]
 
 
-def stability_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
+def stability_lines(judgement: Judgement) -> list[tuple[str, str, str]]:
     """Each measure of how steady the arms were: its name, and its texts by arm."""
-    of_first, of_second = (comparison.stability[arm.name] for arm in comparison.arms)
+    of_first, of_second = judgement.stability.values()
     return [
         (kind.label, measure_text(of_first[name], kind), measure_text(of_second[name], kind))
         for name, kind in KINDS.items()

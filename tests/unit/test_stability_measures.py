@@ -11,13 +11,13 @@ from test_stability import passes
 
 from metrics.analysis.cost import Bill, Usage
 from metrics.analysis.interval import CONFIDENCE
+from metrics.analysis.judgement import judge_comparison
 from metrics.analysis.rows import REFERENCE_COLUMNS
 from metrics.analysis.stability_measures import (
     KINDS,
     Measure,
     measure_text,
     measures_of,
-    retries,
     share,
 )
 
@@ -123,7 +123,8 @@ def test_failures_and_cold_starts_are_counted_over_all_rows():
 def test_retries_are_of_the_tries_that_lambda_reported():
     usage = Usage(10, 12, 1, 1, 1, 1, 1, 1)
     bill = Bill(usage, 100, 90, 10, 0, 0, 1769, 80, False)
-    assert retries(bill) == share(10, 100, 1000)
+    found = measures_of(passes(10, 3).assign(status="ok", cold_start=False), "cloud", bill=bill)
+    assert found["retries_per_1000"] == share(10, 100, 1000)
 
 
 def test_without_log_lines_and_on_prem_there_are_no_retries_and_a_reason():
@@ -175,14 +176,14 @@ def test_rows_that_all_failed_have_no_times_but_a_failure_rate():
 
 def test_a_file_of_five_columns_does_not_tell_cold_starts(tmp_path):
     comparison = compared(tmp_path, *both(30), columns=len(REFERENCE_COLUMNS))
-    for found in comparison.stability.values():
+    for found in judge_comparison(comparison).stability.values():
         assert_whole(found)
         assert found["cold_start_share"].note == "not in the file"
 
 
 def test_a_comparison_has_the_measures_of_both_arms(tmp_path):
     first, second = rows_of("on_prem", 30, 4), rows_of("cloud", 30, 4)
-    found = compared(tmp_path, first, second).stability
+    found = judge_comparison(compared(tmp_path, first, second)).stability
     assert list(found) == ["on_prem", "cloud"]
     assert found["cloud"]["cold_start_share"].value == pytest.approx(2 / 120)
     assert found["on_prem"]["cold_start_share"].value == 0
