@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
 def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
     from metrics.analysis.bundle import Choices
     from metrics.collect.cloud_rows import download_outputs, wait_for_rows
-    from metrics.report.judgement import judge, run_files_here
+    from metrics.report.judgement import Extras, judge, run_files_here
 
     choices = Choices(
         args.run_id, args.self_check, args.allow_partial, Assumptions(**chosen_assumptions(args))
@@ -180,7 +180,8 @@ def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
             ask(expected)
         fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
         fetch_outputs = partial(download_outputs, s3, bucket)
-    return judge(run_files, args.output, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
+    extras = Extras(args.bundle, args.baseline, args.plan)
+    return judge(run_files, args.output, extras, fetch_outputs)
 
 
 def ask_failure_queue(cloud: Cloud, s3, buckets: Buckets, missing: set[RowId]) -> None:
@@ -242,19 +243,13 @@ def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
 def judge_bundle(args: argparse.Namespace) -> int:
     """The judgement once more from a bundle. Exits 1 when other statistics follow from it."""
     from metrics.analysis.bundle import unpack
-    from metrics.report.judgement import judge
+    from metrics.report.judgement import Extras, judge
 
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         try:
             run_files, packed_summary = unpack(args.from_bundle, Path(folder))
-            code = judge(
-                run_files,
-                args.output,
-                args.bundle,
-                args.baseline,
-                packed_summary=packed_summary,
-                plan=args.plan,
-            )
+            extras = Extras(args.bundle, args.baseline, args.plan)
+            code = judge(run_files, args.output, extras, packed_summary=packed_summary)
         except UserError as error:
             message = str(error).replace(f"{folder}/", "")
             if shown(args.from_bundle) not in message:

@@ -340,7 +340,7 @@ def judge_rows_here(
     args: argparse.Namespace, run_id: str, fetch_outputs: Callable | None = None
 ) -> int:
     from metrics.analysis.bundle import Choices
-    from metrics.report.judgement import judge, run_files_here
+    from metrics.report.judgement import Extras, judge, run_files_here
 
     choices = Choices(
         run_id=run_id,  # nothing of another run is judged, whatever lies here
@@ -349,7 +349,8 @@ def judge_rows_here(
         assumptions=Assumptions(**chosen_assumptions(args)),
     )
     run_files = run_files_here(LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, choices)
-    return judge(run_files, RESULTS, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
+    extras = Extras(args.bundle, args.baseline, args.plan)
+    return judge(run_files, RESULTS, extras, fetch_outputs)
 
 
 if __name__ == "__main__":

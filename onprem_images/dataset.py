@@ -22,9 +22,10 @@ from pathlib import Path
 
 from lambda_function.image_transform import output_name
 from metrics.common.cli import UserError
-from metrics.common.findings import Finding, counted, printable
+from metrics.common.findings import Finding
 from metrics.common.originals import check_folder, check_pictures
 from metrics.common.paths import IMAGES, MANIFEST_JSON, OUTPUT_LOCAL, shown, write_whole
+from metrics.common.text import counted, printable
 from onprem_images.side_files import kind_of_file, kind_of_folder
 
 PLACEHOLDER = ".gitkeep"  # keeps the project's own folder in git, and is nobody's file

@@ -35,13 +35,13 @@ from metrics.common.cli import (
     run_script,
     script_parser,
 )
-from metrics.common.findings import counted
 from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
 from metrics.common.paths import LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.progress import tqdm
 from metrics.common.reasons import failure_findings, failures_by_reason
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
+from metrics.common.text import counted
 from metrics.common.worker_pool import results, worker_pool
 from onprem_images.dataset import (
     Picture,

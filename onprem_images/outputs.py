@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from metrics.common.cli import UserError
-from metrics.common.findings import printable
 from metrics.common.paths import OUTPUT_LOCAL, OUTPUTS_JSONL, shown
+from metrics.common.text import printable
 
 
 def record_output(name: str, sha256: str) -> None:

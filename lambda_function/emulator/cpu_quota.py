@@ -29,7 +29,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-FULL_VCPU_MB = 1769  # memory that gives one vCPU
+FULL_VCPU_MB = 1769  # memory that gives one vCPU, and what the template gives by default
 PERIOD_S = 0.02
 SHORTEST_LOOK_S = 0.0002  # between looks at the clock; what is used meanwhile is carried over
 BUSY, IDLE = b"1", b"0"  # what the meter is told

@@ -7,7 +7,9 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-HOURS_A_MONTH = 365.25 * 24 / 12
+from metrics.analysis.cost import HOURS_A_MONTH
+from metrics.common.text import plain
+
 MAX_ASSUMED = 1e7  # of any of these: what is beyond is a slip of the finger
 MIN_ASSUMED = 1e-6
 
@@ -56,8 +58,8 @@ class Assumptions:
         return bought + self.power / 1000 * HOURS_A_MONTH * self.kwh_price
 
     def in_short(self) -> str:
-        bought = f"{self.machine_price:,.10g} USD over {self.machine_years:g} years"
-        power = f"{self.power:,.10g} watts at {self.kwh_price:g} USD a kWh"
+        bought = f"{plain(self.machine_price)} USD over {self.machine_years:g} years"
+        power = f"{plain(self.power)} watts at {self.kwh_price:g} USD a kWh"
         return f"{bought}, {power}, busy {100 * self.utilisation:g}% of the month at most"
 
     def lines(self) -> list[tuple[str, str, str]]:
@@ -75,7 +77,7 @@ class Assumptions:
 def value_text(value: float, unit: str) -> str:
     if unit == "SHARE":
         return f"{100 * value:g}%"
-    return f"{value:,.10g} {unit if unit == 'USD' else unit.lower()}"
+    return f"{plain(value)} {unit if unit == 'USD' else unit.lower()}"
 
 
 def add_assumption_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,14 +15,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from metrics.analysis.assumptions import HOURS_A_MONTH, Assumptions
+from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.comparison import Comparison, makespans_s
-from metrics.analysis.cost import PRICES_OF, bill_of, total_usd
-from metrics.analysis.interval import CONFIDENCE, geometric_mean_ci
+from metrics.analysis.cost import HOURS_A_MONTH, PRICES_OF, usd_by_round
+from metrics.analysis.interval import ci_text, geometric_mean_ci
 from metrics.analysis.stability import was_resumed
-from metrics.analysis.steadiness import Measure
+from metrics.analysis.stability_measures import Measure
+from metrics.common.text import rounded_count
 
 MONTH_S = HOURS_A_MONTH * 3600
+NO_REPORT = "no break-even: no REPORT lines of Lambda tell what a picture costs"
 
 
 @dataclass(frozen=True)
@@ -75,25 +77,19 @@ def break_even_of(
     if comparison.second.name != "cloud":
         return "no break-even: both arms are on-prem"
     if invocations is None:
-        return comparison.break_even
+        return NO_REPORT
     if comparison.problems:
         return "no break-even: the arms are not comparable"
     if was_resumed(comparison.record):
         return "no break-even: the run was resumed, and its makespans may hold the pause"
     on_prem, cloud = (comparison.rows[arm.name] for arm in comparison.arms)
-    usd = measure_of_rounds(usd_by_round(cloud, invocations), comparison.sequential)
+    usd = measure_of_rounds(list(usd_by_round(cloud, invocations).values()), comparison.sequential)
     rate = measure_of_rounds(pictures_per_s_by_round(on_prem), comparison.sequential)
     if math.isnan(usd.value):
-        return comparison.break_even
+        return NO_REPORT
     if math.isnan(rate.value):
         return "no break-even: the machine's pictures per second are unknown"
     return BreakEven(assumptions, usd, rate, comparison.second.environment == "aws")
-
-
-def usd_by_round(rows: pd.DataFrame, invocations: pd.DataFrame) -> list[float]:
-    """USD of a picture in each round that Lambda reported of, S3 requests included."""
-    bills = [bill_of(part, invocations) for _, part in rows.groupby("round")]
-    return [total_usd(bill.usage) / bill.usage.pictures for bill in bills if bill]
 
 
 def pictures_per_s_by_round(rows: pd.DataFrame) -> list[float]:
@@ -137,7 +133,7 @@ def sentence(found: BreakEven | str) -> str:
             f"{_with_interval(found.capacity)}{whose}"
         )
     return (
-        f"from {count_text(found.costs_meet.value)} pictures a month on "
+        f"from {rounded_count(found.costs_meet.value)} pictures a month on "
         f"({_interval(found.costs_meet)}) this machine costs less than the cloud{whose}"
         f"{_second_machine(found)}"
     )
@@ -158,32 +154,22 @@ def _second_machine(found: BreakEven) -> str:
     just cannot do, the cloud is cheaper again for a while."""
     can_do, again = found.capacity.value, 2 * found.costs_meet.value
     if again <= can_do:
-        return f"; it can do {count_text(can_do)}"
-    return (
-        f"; it can do {count_text(can_do)}, and a second one pays off from {count_text(again)} on"
-    )
+        return f"; it can do {rounded_count(can_do)}"
+    second = f"a second one pays off from {rounded_count(again)} on"
+    return f"; it can do {rounded_count(can_do)}, and {second}"
 
 
 def _with_interval(measure: Measure) -> str:
-    return f"{count_text(measure.value)} ({_interval(measure)})"
+    return f"{rounded_count(measure.value)} ({_interval(measure)})"
 
 
 def _interval(measure: Measure) -> str:
     if measure.note:
         return measure.note
-    low, high = count_text(measure.low), count_text(measure.high)
+    low, high = rounded_count(measure.low), rounded_count(measure.high)
     unit = high.partition(" ")[2]  # once is enough
     low = low.removesuffix(f" {unit}") if unit else low
-    return f"{CONFIDENCE:.0%} CI {low} to {high}"
-
-
-def count_text(count: float) -> str:
-    """`748,000`, `2.1 million`: three digits, since more are not known."""
-    rounded = float(f"{count:.3g}")
-    for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if rounded >= size:
-            return f"{rounded / size:,.10g} {unit}"
-    return f"{rounded:,.10g}"
+    return ci_text(low, high)
 
 
 def assumption_lines(found: BreakEven | str) -> list[tuple[str, str, str]]:
@@ -191,7 +177,7 @@ def assumption_lines(found: BreakEven | str) -> list[tuple[str, str, str]]:
     if isinstance(found, str):
         return []
     durations = "billed in this run" if found.on_aws else "this machine's durations, not AWS's"
-    rate = f"{count_text(found.throughput_per_s.value)} pictures/s"
+    rate = f"{rounded_count(found.throughput_per_s.value)} pictures/s"
     usd = f"{1e6 * found.usd_a_picture.value:,.2f} USD"
     return [
         *found.assumptions.lines(),

@@ -119,40 +119,8 @@ def unpack(bundle: Path, folder: Path) -> tuple[RunFiles, bytes]:
     """
     try:
         with zipfile.ZipFile(bundle) as archive:
-            content = json.loads(_member(archive, "bundle.json"))
-            if (packed := content.pop("format")) != FORMAT:
-                raise UserError(
-                    f"{shown(bundle)} is a bundle of format {packed}, and this program reads "
-                    f"format {FORMAT}; use the version that packed it (the git_commit in its run.json)"
-                )
-            content["assumptions"] = checked(content.get("assumptions", {}))  # older have none
-            choices = _checked(Choices(**content))
-            names = set(archive.namelist())
-            if "lambda_metrics.csv" not in names and not choices.self_check:
-                raise ValueError("no cloud rows in it")
-            paths = {}
-            for name in {"local_metrics.csv", "lambda_metrics.csv", "manifest.json"} & names:
-                paths[name] = folder / name
-                paths[name].write_bytes(_member(archive, name))
-            jpegs = [_member(archive, name) for name in names if name.startswith(OUTPUTS)]
-            outputs = {hashlib.sha256(jpeg).hexdigest(): jpeg for jpeg in jpegs}
-            for name in names:
-                if is_kept_file(name.removeprefix(f"{SWEEP.name}/")):
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).write_bytes(_member(archive, name))
-            run_files = RunFiles(
-                local_csv=paths["local_metrics.csv"],
-                cloud_csv=paths.get("lambda_metrics.csv"),
-                manifest=paths.get("manifest.json"),
-                run_json=_member(archive, "run.json") if "run.json" in names else None,
-                invocations=_member(archive, "invocations.csv")
-                if "invocations.csv" in names
-                else None,
-                outputs=lambda _source, _key, sha256: outputs.get(sha256),
-                pixels=pixels_from_csv(_member(archive, "pixel_differences.csv")),
-                choices=choices,
-                sweep=folder / SWEEP.name,
-            )
+            choices = _choices(json.loads(_member(archive, "bundle.json")), bundle)
+            run_files = _run_files(archive, choices, folder)
             return run_files, _member(archive, "summary.json")
     except FileNotFoundError:
         raise UserError(
@@ -162,12 +130,50 @@ def unpack(bundle: Path, folder: Path) -> tuple[RunFiles, bytes]:
         raise UserError(f"{shown(bundle)} is no bundle that --bundle wrote ({error})") from None
 
 
-def _checked(choices: Choices) -> Choices:
+def _choices(content: dict, bundle: Path) -> Choices:
+    if (packed := content.pop("format")) != FORMAT:
+        raise UserError(
+            f"{shown(bundle)} is a bundle of format {packed}, and this program reads format "
+            f"{FORMAT}; use the version that packed it (the git_commit in its run.json)"
+        )
+    content["assumptions"] = checked(content.get("assumptions", {}))  # older ones have none
+    choices = Choices(**content)
     if not (choices.run_id is None or isinstance(choices.run_id, str)):
         raise TypeError(f"run_id is {choices.run_id!r}")
     if not (isinstance(choices.self_check, bool) and isinstance(choices.allow_partial, bool)):
         raise TypeError(f"odd choices {choices}")
     return choices
+
+
+def _run_files(archive: zipfile.ZipFile, choices: Choices, folder: Path) -> RunFiles:
+    names = set(archive.namelist())
+    if "lambda_metrics.csv" not in names and not choices.self_check:
+        raise ValueError("no cloud rows in it")
+
+    def content(name: str) -> bytes | None:
+        return _member(archive, name) if name in names else None
+
+    paths = {}
+    for name in {"local_metrics.csv", "lambda_metrics.csv", "manifest.json"} & names:
+        paths[name] = folder / name
+        paths[name].write_bytes(_member(archive, name))
+    for name in names:
+        if is_kept_file(name.removeprefix(f"{SWEEP.name}/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(_member(archive, name))
+    jpegs = [_member(archive, name) for name in names if name.startswith(OUTPUTS)]
+    outputs = {hashlib.sha256(jpeg).hexdigest(): jpeg for jpeg in jpegs}
+    return RunFiles(
+        local_csv=paths["local_metrics.csv"],
+        cloud_csv=paths.get("lambda_metrics.csv"),
+        manifest=paths.get("manifest.json"),
+        run_json=content("run.json"),
+        invocations=content("invocations.csv"),
+        outputs=lambda _source, _key, sha256: outputs.get(sha256),
+        pixels=pixels_from_csv(_member(archive, "pixel_differences.csv")),
+        choices=choices,
+        sweep=folder / SWEEP.name,
+    )
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

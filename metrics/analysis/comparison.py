@@ -13,8 +13,8 @@ Vocabulary
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,9 +36,8 @@ from metrics.analysis.stability import (
     warnings_of_machine,
     was_resumed,
 )
-from metrics.analysis.steadiness import Measure, steadiness
 from metrics.common.cli import UserError
-from metrics.common.findings import Finding, counted, counted_pictures, names_of, printable
+from metrics.common.findings import Finding, names_of
 from metrics.common.reasons import (
     MAX_REASONS,
     Failure,
@@ -46,9 +45,7 @@ from metrics.common.reasons import (
     failures_by_reason,
     without_varying,
 )
-
-if TYPE_CHECKING:
-    from metrics.analysis.break_even import BreakEven
+from metrics.common.text import counted, counted_pictures, printable
 
 MAX_COLD_EFFECT = 0.02
 SECONDS = r":\d\d:\d\d|T\d{6}"  # of a time in ISO 8601
@@ -107,18 +104,15 @@ class ArmSummary:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Both arms joined and judged.
+class Joined:
+    """The rows of both arms, side by side.
 
     `rows` are those that count, by arm name, with `begin_s` (seconds since 1970; NaN in the rounds
-    of `clock_jumps`, too). `merged` has a
-    line for each picture and round of either arm, `pairs` for each pair; columns of an arm end in
-    `_` and its name, `arms` is `both` or the only arm, and `same_work` is one of STATES or empty.
-    `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
-    where nothing can be said. `sequential`: the number of rounds was decided by looking at them.
-    `steadiness` has each arm's measures by name. `contents`, by image key, are equal for copies of
-    one picture: where pictures are samples, they count once. `break_even` is why there is none,
-    where its cost is not known.
+    of `clock_jumps`, too). `merged` has a line for each picture and round of either arm, `pairs`
+    for each pair; columns of an arm end in `_` and its name, `arms` is `both` or the only arm, and
+    `output_equivalence` is one of STATES or empty. `contents`, by image key, are equal for copies
+    of one picture: where pictures are samples, they count once. `sequential`: the number of rounds
+    was decided by looking at them.
     """
 
     arms: tuple[Arm, Arm]
@@ -127,22 +121,10 @@ class Comparison:
     ledger: Ledger
     merged: pd.DataFrame
     pairs: pd.DataFrame
-    per_picture: RatioEstimate | None
-    per_picture_cpu: RatioEstimate | None
-    whole_job: RatioEstimate | None
-    signed_rank_p: float
-    ratio_without_cold: float
-    problems: list[Finding]
-    warnings: list[Finding]
-    is_partial: bool
-    record: dict
-    steadiness: dict[str, dict[str, Measure]]
     contents: pd.Series
-    sequential: bool = False
-    clock_jumps: Sequence[Jump] = ()
-    break_even: "BreakEven | str" = (
-        "no break-even: no REPORT lines of Lambda tell what a picture costs"
-    )
+    record: dict
+    sequential: bool
+    clock_jumps: Sequence[Jump]
 
     @property
     def first(self) -> ArmSummary:
@@ -166,6 +148,25 @@ class Comparison:
         return {state: int(counts.get(state, 0)) for state in (*STATES, "")}
 
 
+@dataclass(frozen=True)
+class Comparison(Joined):
+    """Both arms joined and judged.
+
+    `per_picture`, `per_picture_cpu` and `whole_job` are B / A of proc_ms, cpu_ms and makespan; None
+    where nothing can be said. `signed_rank_p` is Wilcoxon's, `ratio_without_cold` NaN where there
+    is no cold start, or nothing else.
+    """
+
+    per_picture: RatioEstimate | None
+    per_picture_cpu: RatioEstimate | None
+    whole_job: RatioEstimate | None
+    signed_rank_p: float
+    ratio_without_cold: float
+    problems: list[Finding]
+    warnings: list[Finding]
+    is_partial: bool
+
+
 def compare(
     first: pd.DataFrame,
     second: pd.DataFrame,
@@ -182,70 +183,35 @@ def compare(
     `run_id` defaults to the manifest's, or to the only one of `first`. Raises UserError when there
     are several, or when no row is of that run.
     """
-    names = tuple(arm.name for arm in arms)
     run_id = run_id or (manifest.run_id if manifest else only_run(first))
-    given = dict(zip(names, (first, second), strict=True))
-    if manifest and manifest.run_id != run_id:
-        raise UserError(f"the manifest is of run {manifest.run_id!r}, and not of run {run_id!r}")
-    if not any((part["run_id"] == run_id).any() for part in given.values()):
-        runs = sorted({*first["run_id"].unique(), *second["run_id"].unique()})
-        raise UserError(f"no row of run {run_id!r}; there are {runs}")
-    ledger, rows = reconcile(given, run_id, manifest)
-    rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
-    contents = contents_of(rows, manifest)
-    spans = {arm: makespans_s(part) for arm, part in rows.items()}
-    jumps = clock_jumps(record or {}, spans, is_aa=arms[0].source == arms[1].source)
-    for jump in jumps:
-        rows[jump.arm].loc[rows[jump.arm]["round"] == jump.round, "begin_s"] = math.nan
-    merged = _join(rows, names)
-    ok = [merged[f"status_{arm}"] == "ok" for arm in names]
-    is_pair = ok[0] & ok[1]
-    merged["output_equivalence"] = ""
-    merged.loc[is_pair, "output_equivalence"] = classify(merged[is_pair], names, pixels or {})
-    pairs = merged[is_pair]
-    gaps, void = _gaps(ledger, arms)
+    given = dict(zip((arm.name for arm in arms), (first, second), strict=True))
+    _check_run(given, run_id, manifest)
+    joined = _joined(given, run_id, arms, manifest, pixels or {}, record or {})
+    gaps, void = _gaps(joined.ledger, arms)
+    estimates = _estimates(joined, is_partial=bool(gaps))
     problems = [
         *void,
         *([] if allow_partial else gaps),
-        *_odd_arms(rows, arms),
-        *_different_work(merged, pairs, names, manifest),
+        *_odd_arms(joined.rows, arms),
+        *_different_work(joined, manifest),
+        *_no_ratio(joined, estimates),
     ]
-    summaries = {arm.name: summarise(rows[arm.name], arm) for arm in arms}
-    if pairs.empty:
-        # Where both arms failed alike, nothing else that voids the comparison says why.
-        why = _why_none_was_done(summaries)
-        problems.append(Finding(f"no picture was processed in both arms{why}"))
-    sequential = manifest is not None and manifest.precision is not None
-    estimate, signed_rank_p = _per_picture(pairs, "proc_ms", names, sequential, contents)
-    if estimate is None and not pairs.empty:
-        problems.append(Finding("no picture was processed in both arms in every round"))
-    cpu_estimate, _ = _per_picture(pairs, "cpu_ms", names, sequential, contents)
-    without_cold = _ratio_without_cold(pairs, names, contents)
-    comparison = Comparison(
-        arms=arms,
-        summaries=summaries,
-        rows=rows,
-        ledger=ledger,
-        merged=merged,
-        pairs=pairs,
-        per_picture=estimate,
-        per_picture_cpu=cpu_estimate,
-        whole_job=None
-        if gaps or was_resumed(record or {})
-        else _whole_job(summaries, names, sequential),
-        signed_rank_p=signed_rank_p,
-        ratio_without_cold=without_cold,
-        problems=problems,
-        warnings=[],
-        is_partial=bool(gaps),
-        record=record or {},
-        sequential=sequential,
-        steadiness={arm.name: steadiness(rows[arm.name], arm.source, contents) for arm in arms},
-        contents=contents,
-        clock_jumps=jumps,
-    )
     excused = gaps if allow_partial else []
-    return replace(comparison, warnings=[*excused, *_warnings(comparison)])
+    return Comparison(
+        **vars(joined),
+        **estimates._asdict(),
+        problems=problems,
+        warnings=[*excused, *_warnings(joined, estimates)],
+        is_partial=bool(gaps),
+    )
+
+
+def _check_run(given: dict[str, pd.DataFrame], run_id: str, manifest: Manifest | None) -> None:
+    if manifest and manifest.run_id != run_id:
+        raise UserError(f"the manifest is of run {manifest.run_id!r}, and not of run {run_id!r}")
+    runs = {run for rows in given.values() for run in rows["run_id"].unique()}
+    if run_id not in runs:
+        raise UserError(f"no row of run {run_id!r}; there are {sorted(runs)}")
 
 
 def only_run(rows: pd.DataFrame) -> str:
@@ -268,14 +234,59 @@ def begin_s(rows: pd.DataFrame) -> pd.Series:
     return begin_s
 
 
-def _join(rows: dict[str, pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
-    first, second = (rows[name].drop(columns="begin_s") for name in names)
-    suffixes = tuple(f"_{name}" for name in names)
-    merged = first.merge(second, on=JOIN, how="outer", suffixes=suffixes, validate="one_to_one")
-    has_first, has_second = (merged[f"source_{name}"].notna() for name in names)
-    alone = np.where(has_first, names[0], names[1])
-    merged["arms"] = pd.Categorical(np.where(has_first & has_second, "both", alone))
+def _joined(
+    given: dict[str, pd.DataFrame],
+    run_id: str,
+    arms: tuple[Arm, Arm],
+    manifest: Manifest | None,
+    pixels: PixelDifferences,
+    record: dict,
+) -> Joined:
+    ledger, rows = reconcile(given, run_id, manifest)
+    rows = {arm: part.assign(begin_s=begin_s(part)) for arm, part in rows.items()}
+    spans = {arm: makespans_s(part) for arm, part in rows.items()}
+    jumps = clock_jumps(record, spans, is_aa=arms[0].source == arms[1].source)
+    for jump in jumps:
+        rows[jump.arm].loc[rows[jump.arm]["round"] == jump.round, "begin_s"] = math.nan
+    merged = _merged(rows, pixels)
+    return Joined(
+        arms=arms,
+        summaries={arm.name: summarise(rows[arm.name], arm) for arm in arms},
+        rows=rows,
+        ledger=ledger,
+        merged=merged,
+        pairs=merged[_is_pair(merged, *rows)],
+        contents=contents_of(rows, manifest),
+        record=record,
+        sequential=manifest is not None and manifest.precision is not None,
+        clock_jumps=jumps,
+    )
+
+
+def _merged(rows: dict[str, pd.DataFrame], pixels: PixelDifferences) -> pd.DataFrame:
+    a, b = rows
+    merged = (
+        rows[a]
+        .drop(columns="begin_s")
+        .merge(
+            rows[b].drop(columns="begin_s"),
+            on=JOIN,
+            how="outer",
+            suffixes=(f"_{a}", f"_{b}"),
+            validate="one_to_one",
+        )
+    )
+    has_a, has_b = (merged[f"source_{name}"].notna() for name in rows)
+    alone = np.where(has_a, a, b)
+    merged["arms"] = pd.Categorical(np.where(has_a & has_b, "both", alone))
+    is_pair = _is_pair(merged, a, b)
+    merged["output_equivalence"] = ""
+    merged.loc[is_pair, "output_equivalence"] = classify(merged[is_pair], (a, b), pixels)
     return merged
+
+
+def _is_pair(merged: pd.DataFrame, a: str, b: str) -> pd.Series:
+    return (merged[f"status_{a}"] == "ok") & (merged[f"status_{b}"] == "ok")
 
 
 # --- what voids the comparison ------------------------------------------------------------------
@@ -323,11 +334,10 @@ def _odd_arms(rows: dict[str, pd.DataFrame], arms: tuple[Arm, Arm]) -> list[Find
     return problems
 
 
-def _different_work(
-    merged: pd.DataFrame, pairs: pd.DataFrame, names: tuple[str, str], manifest: Manifest | None
-) -> list[Finding]:
-    """RunFiles that the arms did not do the same to the same pictures."""
-    a, b = names
+def _different_work(joined: Joined, manifest: Manifest | None) -> list[Finding]:
+    """Evidence that the arms did not do the same to the same pictures."""
+    merged, pairs = joined.merged, joined.pairs
+    names = a, b = joined.first.name, joined.second.name
     problems = []
 
     def note(rows: pd.DataFrame, what: str, why: str = "") -> None:
@@ -377,6 +387,16 @@ def _what_became(rows: pd.DataFrame, arm: str) -> str:
     if (rows[f"status_{arm}"] == "ok").all():
         return "ok"
     return failures_by_reason(_errors(rows, arm))[0].reason
+
+
+def _no_ratio(joined: Joined, estimates: "Estimates") -> list[Finding]:
+    if joined.pairs.empty:
+        # Where both arms failed alike, nothing else that voids the comparison says why.
+        why = _why_none_was_done(joined.summaries)
+        return [Finding(f"no picture was processed in both arms{why}")]
+    if estimates.per_picture is None:
+        return [Finding("no picture was processed in both arms in every round")]
+    return []
 
 
 def _why_none_was_done(summaries: dict[str, ArmSummary]) -> str:
@@ -451,25 +471,49 @@ def makespans_s(rows: pd.DataFrame) -> pd.Series:
     return spans.where(~by_round["begin"].isna().groupby(by_round["round"]).any())
 
 
-def _per_picture(
-    pairs: pd.DataFrame, column: str, names: tuple[str, str], sequential: bool, contents: pd.Series
-) -> tuple[RatioEstimate | None, float]:
-    """The ratio over pictures that are pairs in every round, and the p-value of Wilcoxon's
-    signed-rank test over them, which knows nothing of drift."""
-    logs, keys = log_ratio_table(pairs, column, names)
+class Estimates(NamedTuple):
+    """As in Comparison."""
+
+    per_picture: RatioEstimate | None
+    per_picture_cpu: RatioEstimate | None
+    whole_job: RatioEstimate | None
+    signed_rank_p: float
+    ratio_without_cold: float
+
+
+def _estimates(joined: Joined, is_partial: bool) -> Estimates:
+    has_makespans = not (is_partial or was_resumed(joined.record))
+    return Estimates(
+        per_picture=_per_picture(joined, "proc_ms"),
+        per_picture_cpu=_per_picture(joined, "cpu_ms"),
+        whole_job=_whole_job(joined) if has_makespans else None,
+        signed_rank_p=_signed_rank_p(joined),
+        ratio_without_cold=_ratio_without_cold(joined),
+    )
+
+
+def _per_picture(joined: Joined, column: str) -> RatioEstimate | None:
+    """The ratio over pictures that are pairs in every round."""
+    logs, keys = log_ratio_table(joined, column)
     if len(logs) == 0:
-        return None, math.nan
-    means = mean_of_copies(logs, contents[keys]).mean(axis=1)
-    p = float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
-    return estimate_ratio(logs, sequential=sequential, contents=contents[keys]), p
+        return None
+    return estimate_ratio(logs, sequential=joined.sequential, contents=joined.contents[keys])
 
 
-def log_ratio_table(
-    pairs: pd.DataFrame, column: str, names: tuple[str, str]
-) -> tuple[np.ndarray, pd.Index]:
+def _signed_rank_p(joined: Joined) -> float:
+    """Of Wilcoxon's test over the pictures, which knows nothing of drift."""
+    logs, keys = log_ratio_table(joined, "proc_ms")
+    if len(logs) == 0:
+        return math.nan
+    means = mean_of_copies(logs, joined.contents[keys]).mean(axis=1)
+    return float(stats.wilcoxon(means).pvalue) if np.any(means) else 1.0
+
+
+def log_ratio_table(joined: Joined, column: str) -> tuple[np.ndarray, pd.Index]:
     """Log ratios by picture and round, none missing, and the pictures' keys: of the rounds that
     keep the most of them (all, as a rule), and the pictures that are pairs in each of these."""
-    a, b = (pairs[f"{column}_{name}"].to_numpy() for name in names)
+    pairs = joined.pairs
+    a, b = (pairs[f"{column}_{arm.name}"].to_numpy() for arm in joined.arms)
     known = (a > 0) & (b > 0)
     picture, keys = pd.factorize(pairs["image_key"][known])
     number, rounds = pd.factorize(pairs["round"][known], sort=True)
@@ -483,77 +527,90 @@ def log_ratio_table(
     return logs[has_all][:, chosen], keys[has_all]
 
 
-def _whole_job(
-    summaries: dict[str, ArmSummary], names: tuple[str, str], sequential: bool
-) -> RatioEstimate | None:
-    a, b = (np.array(summaries[name].makespans_s) for name in names)
+def _whole_job(joined: Joined) -> RatioEstimate | None:
+    a, b = (np.array(arm.makespans_s) for arm in (joined.first, joined.second))
     if len(a) != len(b):
         return None
     known = ~np.isnan(a) & ~np.isnan(b)
     a, b = a[known], b[known]
     if len(a) < 2 or not (np.all(a > 0) and np.all(b > 0)):
         return None  # one round tells nothing of how much makespans scatter
-    return geometric_mean_ci(b / a, sequential)
+    return geometric_mean_ci(b / a, joined.sequential)
 
 
-def _ratio_without_cold(pairs: pd.DataFrame, names: tuple[str, str], contents: pd.Series) -> float:
+def _ratio_without_cold(joined: Joined) -> float:
     """Geometric mean over the pairs in which no arm had a cold start, copies of a picture in a
     round as one."""
-    is_cold = pairs[[f"cold_start_{name}" for name in names]].astype(bool).any(axis=1)
+    pairs = joined.pairs
+    is_cold = pairs[[f"cold_start_{arm.name}" for arm in joined.arms]].astype(bool).any(axis=1)
     warm = pairs[~is_cold]
     if warm.empty or len(warm) == len(pairs):
         return math.nan
-    logs = np.log(warm[f"proc_ms_{names[1]}"] / warm[f"proc_ms_{names[0]}"])
-    by_content = logs.groupby([warm["image_key"].map(contents), warm["round"]])
+    logs = np.log(joined.ratios[warm.index])
+    by_content = logs.groupby([warm["image_key"].map(joined.contents), warm["round"]])
     return math.exp(by_content.mean().mean())
 
 
-def _warnings(comparison: Comparison) -> list[Finding]:
+# --- what a reader should know ------------------------------------------------------------------
+
+
+def _warnings(joined: Joined, estimates: Estimates) -> list[Finding]:
+    found = _few_samples(joined, estimates.per_picture)
+    for arm in joined.arms:
+        found += _warnings_of_arm(joined, arm)
+    found += _cold_starts_that_count(estimates)
+    found += [jump.finding for jump in joined.clock_jumps]
+    return found + warnings_of_machine(joined.record)
+
+
+def _few_samples(joined: Joined, estimate: RatioEstimate | None) -> list[Finding]:
     found = []
-    estimate, different = comparison.per_picture, comparison.different_pictures
-    if different < (files := len(comparison.contents)):
+    if (different := joined.different_pictures) < (files := len(joined.contents)):
         text = f"only {counted(different, 'different picture')} among {files:,}"
         found.append(Finding(text, advice="copies of a picture count as one"))
     if estimate is not None and estimate.pictures < FEW_PICTURES:
         pictures = counted_pictures(estimate.pictures, estimate.copies)
         text = f"only {pictures}: other pictures may say otherwise"
         found.append(Finding(text, advice=f"use {FEW_PICTURES} or more"))
-    if unproved := comparison.equivalence_counts[""]:
+    if unproved := joined.equivalence_counts[""]:
         text = f"same work is not proved for {counted(unproved, 'pair')}: no hashes, sizes only"
         found.append(Finding(text))
-    if estimate is not None and estimate.rounds < comparison.pairs["round"].nunique():
+    if estimate is None:
+        return found
+    if estimate.rounds < joined.pairs["round"].nunique():
         text = f"only {estimate.rounds} rounds count in the headline: the others have gaps"
         found.append(Finding(text))
-    if estimate is not None:
-        left_out = comparison.pairs["image_key"].nunique() - estimate.pictures - estimate.copies
-        if left_out:
-            text = (
-                f"{counted(left_out, 'picture')} without a pair in every round "
-                "are left out of the headline"
-            )
-            found.append(Finding(text))
-    for arm in comparison.arms:
-        rows = comparison.rows[arm.name]
-        found += warnings_of_arm(arm.label, rows[rows["status"] == "ok"])
-        if len(odd := rows.loc[rows["begin_s"].isna(), "timestamp"]):
-            text = (
-                f"{arm.label}: {counted(len(odd), 'timestamp')} such as {odd.iloc[0]!r} "
-                f"{'are' if len(odd) > 1 else 'is'} no ISO 8601 time with seconds, so nothing is "
-                "said of the whole job"
-            )
-            found.append(Finding(text, advice="a spreadsheet may have changed the file"))
-        if len(late := comparison.ledger.late[arm.name]):
-            runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
-            text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
-            found.append(Finding(text))
-        found += failure_findings(arm.label, comparison.summaries[arm.name].failures)
-    if estimate is not None and not math.isnan(comparison.ratio_without_cold):
-        warm = comparison.ratio_without_cold
-        if abs(math.log(warm) - estimate.log_ratio) > math.log1p(MAX_COLD_EFFECT):
-            text = (
-                f"cold starts count: without them the ratio is {warm:.2f}, "
-                f"with them {estimate.ratio:.2f}"
-            )
-            found.append(Finding(text, advice="more rounds make them rarer"))
-    found += [jump.finding for jump in comparison.clock_jumps]
-    return found + warnings_of_machine(comparison.record)
+    if left_out := joined.pairs["image_key"].nunique() - estimate.pictures - estimate.copies:
+        pictures = counted(left_out, "picture")
+        text = f"{pictures} without a pair in every round are left out of the headline"
+        found.append(Finding(text))
+    return found
+
+
+def _warnings_of_arm(joined: Joined, arm: Arm) -> list[Finding]:
+    rows = joined.rows[arm.name]
+    found = warnings_of_arm(arm.label, rows[rows["status"] == "ok"])
+    if len(odd := rows.loc[rows["begin_s"].isna(), "timestamp"]):
+        text = (
+            f"{arm.label}: {counted(len(odd), 'timestamp')} such as {odd.iloc[0]!r} "
+            f"{'are' if len(odd) > 1 else 'is'} no ISO 8601 time with seconds, so nothing is "
+            "said of the whole job"
+        )
+        found.append(Finding(text, advice="a spreadsheet may have changed the file"))
+    if len(late := joined.ledger.late[arm.name]):
+        runs = ", ".join(sorted({repr(str(run)) for run in late["run_id"]})[:3])
+        text = f"{arm.label}: {counted(len(late), 'row')} of other runs ({runs}) do not count"
+        found.append(Finding(text))
+    return found + failure_findings(arm.label, joined.summaries[arm.name].failures)
+
+
+def _cold_starts_that_count(estimates: Estimates) -> list[Finding]:
+    estimate, warm = estimates.per_picture, estimates.ratio_without_cold
+    if estimate is None or math.isnan(warm):
+        return []
+    if abs(math.log(warm) - estimate.log_ratio) <= math.log1p(MAX_COLD_EFFECT):
+        return []
+    text = (
+        f"cold starts count: without them the ratio is {warm:.2f}, with them {estimate.ratio:.2f}"
+    )
+    return [Finding(text, advice="more rounds make them rarer")]

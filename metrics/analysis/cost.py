@@ -24,7 +24,7 @@ PRICES = {  # USD
     "logs_gb": 0.50,
 }
 GB = 1e9
-HOURS_A_MONTH = 730
+HOURS_A_MONTH = 365.25 * 24 / 12
 STORED_HOURS = 24.0  # until the next run, or the stack's deletion, removes what this one left
 
 # What is assumed before a run, from the embedded cloud's own log lines on the sample set and on
@@ -129,6 +129,16 @@ def bill_of(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> Bill | None:
         max_memory_mb=float(own["max_memory_mb"].max()),
         on_aws=set(rows["environment"].unique()) == {"aws"},
     )
+
+
+def usd_by_round(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> dict[int, float]:
+    """USD of a picture in each round that Lambda reported of, S3 requests included."""
+    bills = {number: bill_of(part, invocations) for number, part in rows.groupby("round")}
+    return {
+        number: total_usd(bill.usage) / bill.usage.pictures
+        for number, bill in bills.items()
+        if bill
+    }
 
 
 def bill_lines(bill: Bill) -> list[str]:

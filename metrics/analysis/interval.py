@@ -33,8 +33,11 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from metrics.common.text import rounded_alike
+
 CONFIDENCE = 0.95
 POWER = 0.80
+MIN_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
 # Two passes one after the other over the same pictures on the same machine differed by up to 24%
 # (24 A/A trials on a shared 2-core machine): less than that, one round cannot tell from drift.
 DRIFT_MARGIN = 1.25
@@ -204,3 +207,31 @@ def estimate_ratio(
     wider = LOOKING**2 if sequential else 1.0
     v_rounds, v_pictures = wider * v_rounds, wider * max(v_pictures, 0.0)
     return RatioEstimate(n, rounds, float(mean), v_rounds, v_pictures, drift_margin, files - n)
+
+
+# --- in words -----------------------------------------------------------------------------------
+
+
+def ci_text(low: str, high: str) -> str:
+    return f"{CONFIDENCE:.0%} CI {low} to {high}"
+
+
+def ratio_text(estimate: RatioEstimate) -> str:
+    """`2.01, 95% CI 1.76 to 2.30`."""
+    ratio, low, high = rounded_alike(estimate.ratio, estimate.low, estimate.high)
+    return f"{ratio}, {ci_text(low, high)}"
+
+
+def times_text(estimate: RatioEstimate, of_what: str, basis: str) -> str:
+    """`2.01x faster (95% CI 1.76 to 2.30, ...)`, by the ratio or its inverse, which is above 1."""
+    numbers = estimate.ratio, estimate.low, estimate.high
+    if estimate.ratio <= 1:
+        numbers = 1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low
+    times, low, high = rounded_alike(*numbers)
+    return f"{times}x {of_what} ({ci_text(low, high)}{basis})"
+
+
+def drift_margin_text(estimate: RatioEstimate) -> str:
+    if estimate.drift_margin == 1:
+        return ""
+    return f" widened by {estimate.drift_margin - 1:.0%} for drift between the passes"

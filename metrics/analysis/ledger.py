@@ -28,8 +28,8 @@ MAX_ROWS = 20_000_000  # of an arm: more would fill the memory, and is a mistake
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run is about. `pictures` has the columns image_key, size (bytes) and sha256; `precision`
-    is the half-width that rounds were added for, None when their number was fixed before."""
+    """What a run is about. `pictures` has the columns image_key, size (bytes) and sha256;
+    `precision` is the half-width that rounds were added for, None when their number was fixed."""
 
     run_id: str
     rounds: int

@@ -16,7 +16,8 @@ from scipy import stats
 
 from lambda_function.emulator.cpu_quota import FULL_VCPU_MB
 from metrics.analysis.clock_jumps import name_of
-from metrics.common.findings import NAMED_AT_MOST, Finding, counted, printable
+from metrics.common.findings import NAMED_AT_MOST, Finding
+from metrics.common.text import counted, printable
 
 MAX_SPREAD = 0.10  # pyperf's limit, too
 MAX_DRIFT = 0.05

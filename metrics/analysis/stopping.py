@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from metrics.analysis.interval import POWER, RatioEstimate
 from metrics.analysis.rounds import MIN_ROUNDS
-from metrics.common.findings import counted, counted_pictures
-from metrics.report.verdict import difference
+from metrics.common.text import counted, counted_pictures, difference
 
 MAX_PLANNED_ROUNDS = 200  # that a plan looks at
 MORE_PICTURES = (1, 2, 4)  # times as many as the pilot had

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metrics.common.cli import UserError
-from metrics.common.findings import counted
 from metrics.common.paths import (
     CLOUD_CSV,
     INVOCATIONS_CSV,
@@ -35,6 +34,7 @@ from metrics.common.paths import (
     RUN_JSON,
     SWEEP,
 )
+from metrics.common.text import counted
 
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture

@@ -13,23 +13,24 @@ import pandas as pd
 from scipy import stats
 
 from metrics.analysis.comparison import Comparison
-from metrics.analysis.cost import Bill, cost_by_part, total_usd
+from metrics.analysis.cost import usd_by_round
 from metrics.analysis.interval import CONFIDENCE, RatioEstimate, geometric_mean_ci
 from metrics.analysis.sweep import MEMORY, PARALLELISM, SCALE, Setting
-from metrics.common.findings import counted
+from metrics.collect.invocations import duration_by_round
+from metrics.common.text import counted, digits, percent
 
 GRID = 2000  # places between two neighbouring points at which the crossing is looked for
 
 
 @dataclass(frozen=True)
 class Point:
-    """A setting and what came of it. `billed` is of billed_by_round() in invocations.py; None
-    without REPORT lines."""
+    """A setting and what came of it. `times_ms` (of a picture) and `costs_usd` (of 1,000) are by
+    round, and empty without REPORT lines."""
 
     setting: Setting
     comparison: Comparison
-    bill: Bill | None
-    billed: pd.DataFrame | None
+    times_ms: np.ndarray
+    costs_usd: np.ndarray
 
     @property
     def is_complete(self) -> bool:
@@ -66,34 +67,28 @@ class Point:
     @property
     def time_ms(self) -> RatioEstimate | None:
         """The function's duration for a picture, without cold starts."""
-        return geometric_mean_ci(self._times_ms, self.comparison.sequential)
+        return geometric_mean_ci(self.times_ms, self.comparison.sequential)
 
     @property
     def cost_usd(self) -> RatioEstimate | None:
-        """Of 1,000 pictures, S3 requests and the rest of the bill included; what is spread over the
-        rounds is the computing."""
-        return geometric_mean_ci(self._costs_usd, self.comparison.sequential)
+        """Of 1,000 pictures, S3 requests and the rest of the bill included."""
+        return geometric_mean_ci(self.costs_usd, self.comparison.sequential)
 
     @property
     def product(self) -> RatioEstimate | None:
         """Time x cost, round by round: both follow from the same durations."""
-        return geometric_mean_ci(self._times_ms * self._costs_usd, self.comparison.sequential)
+        return geometric_mean_ci(self.times_ms * self.costs_usd, self.comparison.sequential)
 
-    @property
-    def _times_ms(self) -> np.ndarray:
-        if self.billed is None:
-            return UNKNOWN
-        return (self.billed["duration_ms"] / self.billed["pictures"]).to_numpy()
 
-    @property
-    def _costs_usd(self) -> np.ndarray:
-        if self.billed is None or self.bill is None:
-            return UNKNOWN
-        usage = self.bill.usage
-        gb_s_usd = cost_by_part(usage)["Lambda GB-seconds"]
-        other_usd = (total_usd(usage) - gb_s_usd) / usage.pictures
-        share = self.billed["billed_ms"] / self.billed["billed_ms"].sum()
-        return (1000 * (other_usd + share * gb_s_usd / self.billed["pictures"])).to_numpy()
+def point_of(setting: Setting, comparison: Comparison, invocations: pd.DataFrame | None) -> Point:
+    """From a run, and what Lambda measured of it in every round."""
+    rows = comparison.rows[comparison.second.name]
+    times_ms = None if invocations is None else duration_by_round(rows, invocations)
+    if times_ms is None:
+        return Point(setting, comparison, np.array([]), np.array([]))
+    usd = usd_by_round(rows, invocations)
+    costs_usd = np.array([1000 * usd[number] for number in times_ms.index])
+    return Point(setting, comparison, times_ms.to_numpy(), costs_usd)
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,6 @@ class Sweep:
 
 
 ONE = RatioEstimate(1, 2, 0.0, 0.0, 0.0, 1.0)  # exactly: what something is to itself
-UNKNOWN = np.array([math.nan])
 
 
 def quotient(upper: RatioEstimate, lower: RatioEstimate) -> RatioEstimate:
@@ -428,12 +422,7 @@ def interval_text(estimate: RatioEstimate | None) -> str:
     return f"{digits(estimate.ratio)} ({digits(estimate.low)} to {digits(estimate.high)})"
 
 
-def digits(value: float) -> str:
-    """Three, or all before the point."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
-
-
 def state(point: Point) -> str:
     if point.comparison.problems:
         return "not comparable"
-    return "all" if point.is_complete else f"{point.comparison.ledger.completeness:.1%}"
+    return "all" if point.is_complete else percent(point.comparison.ledger.completeness)

@@ -26,7 +26,7 @@ from lambda_function.metrics_log import (
     put_row,
     utc_now,
 )
-from metrics.common.findings import counted
+from metrics.common.text import counted
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
 HIDDEN_S = 120  # from a message's delivery until it may come again

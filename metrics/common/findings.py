@@ -32,20 +32,3 @@ class Finding:
 def names_of(rows: "pd.DataFrame") -> list[str]:
     """The pictures of `rows`, each once."""
     return list(dict.fromkeys(rows["image_key"]))
-
-
-def printable(text: str) -> str:
-    """`text` of a file, with what a terminal might act on written as its escape."""
-    return text if text.isprintable() else repr(text)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 picture`, `2,000 pictures`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def counted_pictures(different: int, copies: int = 0) -> str:
-    """`16 pictures`; `14 different pictures (16 with copies)`."""
-    if not copies:
-        return counted(different, "picture")
-    return f"{counted(different, 'different picture')} ({different + copies:,} with copies)"

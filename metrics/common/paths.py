@@ -5,6 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,11 +33,26 @@ RUN_LOCK = RESULTS / ".run.lock"  # of the run that is under way, see run_lock.p
 # a run may lie in one, see originals.py.
 WRITTEN_FOLDERS = (OUTPUT_LOCAL, LOCAL_CSV.parent, CHARTS, CLOUD_OUTPUTS, SWEEP, RESULTS)
 PART_PREFIX = ".image-pipeline-"  # of a file that is being written; a killed run leaves some
-CHART_NAMES = (
-    *("avg_time", "boxplot_time", "size_vs_time", "total_time"),
-    *("completeness", "paired_ratio", "cumulative_time", "timeline", "phases", "stability"),
-    *("steadiness", "break_even"),
-)
+
+
+class ChartName(StrEnum):
+    """Of the files in CHARTS, without `.png`, in the order of the report."""
+
+    AVG_TIME = auto()
+    BOXPLOT_TIME = auto()
+    SIZE_VS_TIME = auto()
+    TOTAL_TIME = auto()
+    COMPLETENESS = auto()
+    PAIRED_RATIO = auto()
+    CUMULATIVE_TIME = auto()
+    TIMELINE = auto()
+    PHASES = auto()
+    STABILITY_OVER_TIME = auto()
+    STABILITY = auto()
+    BREAK_EVEN = auto()
+
+
+CHART_NAMES = tuple(ChartName)
 
 
 def write_whole(path: Path, data: bytes) -> None:

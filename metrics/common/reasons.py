@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from metrics.common.findings import Finding, counted, printable
+from metrics.common.findings import Finding
+from metrics.common.text import counted, printable
 
 MAX_REASONS = 8  # that a reader gets one by one; all are in summary.json
 MAX_BEGIN, MAX_END = 150, 130  # characters of an error: its class first, its cause last

@@ -6,17 +6,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from metrics.analysis.break_even import BreakEven, assumption_lines, count_text, sentence
+from metrics.analysis.break_even import BreakEven, assumption_lines, sentence
 from metrics.analysis.comparison import Comparison
+from metrics.analysis.judgement import Judgement
+from metrics.common.text import rounded_count
 from metrics.report.chart_style import MARGIN, Theme, add_legend, looks, say, style
 
 POINTS = 2000
 MACHINES_DRAWN = 4
 
 
-def plot_break_even(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_break_even(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """What does a month cost on machines like this one and in the cloud?"""
-    found = comparison.break_even
+    found = judgement.break_even
     if isinstance(found, str):
         axes, below = figure.add_subplot(), None
     else:
@@ -27,7 +29,7 @@ def plot_break_even(figure: Figure, comparison: Comparison, theme: Theme) -> lis
     if isinstance(found, str):
         say(axes, found, theme)
         return []
-    draw_costs(axes, found, comparison, theme)
+    draw_costs(axes, found, judgement.comparison, theme)
     list_assumptions(below, found, theme)
     said = sentence(found)
     return [f"{said[0].upper()}{said[1:]}."]
@@ -60,7 +62,7 @@ def draw_costs(axes: Axes, found: BreakEven, comparison: Comparison, theme: Them
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=9))
         axis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda x, _: count_text(x))
+    axes.xaxis.set_major_formatter(lambda x, _: rounded_count(x))
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.10f}".rstrip("0").rstrip("."))
     if found.crosses:
         meet = found.costs_meet

@@ -6,7 +6,6 @@ Vocabulary
                 apart with any colour vision, and in grey
 """
 
-import math
 import textwrap
 from dataclasses import dataclass
 
@@ -19,9 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from metrics.analysis.comparison import Comparison
-from metrics.analysis.interval import CONFIDENCE, RatioEstimate
-from metrics.common.findings import counted, counted_pictures
-from metrics.report.verdict import rounded_alike
+from metrics.common.text import counted, counted_pictures
 
 COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermilion: first arm, second arm
 MARKERS = ("o", "^")
@@ -109,7 +106,7 @@ def n_of(comparison: Comparison) -> str:
 def environments(comparison: Comparison) -> str:
     names = {"embedded": "embedded cloud on this machine, not AWS"}
     return ", ".join(
-        f"{arm.label}: {names.get(arm.environment, plain(arm.environment))}"
+        f"{arm.label}: {names.get(arm.environment, one_line(arm.environment))}"
         for arm in (comparison.first, comparison.second)
     )
 
@@ -134,12 +131,12 @@ def looks(comparison: Comparison) -> list[Look]:
         arm.label if arm.environment in ("local", "unknown") else f"{arm.label} ({arm.environment})"
         for arm in arms
     ]
-    texts = [plain(label, LABEL_CHARACTERS) for label in labels]
+    texts = [one_line(label, LABEL_CHARACTERS) for label in labels]
     names = [arm.name for arm in arms]
     return [Look(*look) for look in zip(names, texts, COLOURS, MARKERS, LINES, strict=True)]
 
 
-def plain(text: str, characters: int = 1000) -> str:
+def one_line(text: str, characters: int = 1000) -> str:
     """`text` of a file on one line, cut to size, and with no dollar that would begin a formula."""
     line = " ".join(text.split())
     cut = line if len(line) <= characters else line[: characters - 1] + "…"
@@ -149,37 +146,6 @@ def plain(text: str, characters: int = 1000) -> str:
 def shortened(text: str, characters: int) -> str:
     """`text` in two lines at most."""
     return textwrap.fill(text, characters, max_lines=2, placeholder=" …")
-
-
-def number(value: float) -> str:
-    """Three digits or more, written out."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:#.3g}" if value >= 0.001 or value == 0 else f"{value:.6f}"
-
-
-def seconds(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{number(value)} s"
-
-
-def share_text(part: int, whole: int) -> str:
-    """Percent, rounded to 100% or 0% only when it is exactly that."""
-    if part in (0, whole):
-        return "100%" if part and whole else "0%"
-    return f"{min(max(part / whole, 0.001), 0.999):.1%}"
-
-
-def ratio_texts(estimate: RatioEstimate) -> tuple[str, str]:
-    """The ratio, and its interval."""
-    ratio, low, high = rounded_alike(estimate.ratio, estimate.low, estimate.high)
-    return ratio, f"{CONFIDENCE:.0%} interval {low} to {high}"
-
-
-def allowance_note(estimate: RatioEstimate | None) -> list[str]:
-    if estimate is None or estimate.drift_margin == 1:
-        return []
-    wider = f"{estimate.drift_margin - 1:.0%}"
-    return [f"One round: the interval is widened by {wider} for drift between the passes."]
 
 
 # --- axes ---------------------------------------------------------------------------------------

@@ -24,11 +24,13 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from PIL import Image
 
 from metrics.analysis.comparison import PHASES, Comparison
-from metrics.analysis.interval import RatioEstimate
+from metrics.analysis.interval import RatioEstimate, drift_margin_text, ratio_text
+from metrics.analysis.judgement import Judgement
 from metrics.analysis.stability import NEIGHBOURS, residuals
 from metrics.common.cli import UserError
-from metrics.common.findings import counted, counted_pictures
 from metrics.common.machine import available_cpus
+from metrics.common.paths import ChartName
+from metrics.common.text import counted, counted_pictures, digits, seconds, share_text
 from metrics.common.worker_pool import results, worker_pool
 from metrics.report.break_even_chart import plot_break_even
 from metrics.report.chart_style import (
@@ -43,24 +45,19 @@ from metrics.report.chart_style import (
     add_head,
     add_legend,
     add_title,
-    allowance_note,
     evenly_spaced,
     fill_of,
     finish_times,
     kinds_legend,
     looks,
-    number,
-    ratio_texts,
     sample_note,
     say,
-    seconds,
-    share_text,
     stacked_bars,
     style,
     whole_numbers,
 )
 from metrics.report.matplotlib_settings import default_settings
-from metrics.report.stability_chart import plot_steadiness
+from metrics.report.stability_chart import plot_stability
 
 EQUAL_GREY = "#808080"  # a picture that took as long in both
 PHASE_KINDS = ("fetch", "process", "store")
@@ -80,24 +77,24 @@ TICKS_OF_RATIOS += tuple(digit * 10**power for power in range(1, 12) for digit i
 @dataclass(frozen=True)
 class Chart:
     """`plot` fills an empty figure, and returns the notes of its foot. The report shows it only for
-    comparisons that it `is_about`: of others it says why there is nothing to see."""
+    judgements that it `is_about`: of others it says why there is nothing to see."""
 
     name: str
     title: str
     how_to_read: str
-    plot: Callable[[Figure, Comparison, Theme], list[str]]
+    plot: Callable[[Figure, Judgement, Theme], list[str]]
     height_inches: float = 5
-    is_about: Callable[[Comparison], bool] = lambda _: True
+    is_about: Callable[[Judgement], bool] = lambda _: True
 
-    def draw(self, comparison: Comparison, theme: Theme = LIGHT, alone: bool = True) -> Figure:
+    def draw(self, judgement: Judgement, theme: Theme = LIGHT, alone: bool = True) -> Figure:
         """The chart, with n and environment in its head; the caller saves it.
 
         When it does not stand alone, its title and how to read it are said beside it.
         """
         figure = Figure((WIDTH_INCHES, self.height_inches), dpi=DPI, facecolor=theme.background)
         FigureCanvasAgg(figure)
-        notes = self.plot(figure, comparison, theme)
-        head_inches = add_head(figure, comparison, self.title if alone else "", theme)
+        notes = self.plot(figure, judgement, theme)
+        head_inches = add_head(figure, judgement.comparison, self.title if alone else "", theme)
         texts = [self.how_to_read, *notes] if alone else notes
         foot = add_foot(figure, " ".join(texts), theme) / self.height_inches
         axes_rect = (0, foot, 1, 1 - foot - head_inches / self.height_inches)
@@ -109,15 +106,15 @@ class Chart:
 VARIANTS = {"light": (LIGHT, False), "dark": (DARK, False), "alone": (LIGHT, True)}
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # elsewhere forking is not safe
 
-_to_draw: tuple[Comparison, dict[str, Chart]] | None = None  # by a process, see draw_charts
+_to_draw: tuple[Judgement, dict[str, Chart]] | None = None  # by a process, see draw_charts
 
 
-def draw_charts(comparison: Comparison, charts: Sequence[Chart]) -> dict[tuple[str, str], bytes]:
+def draw_charts(judgement: Judgement, charts: Sequence[Chart]) -> dict[tuple[str, str], bytes]:
     """PNG files by name and variant, drawn on all processors: it is most of the time of judging.
     Raises UserError when one of those that draw dies."""
     by_name = {chart.name: chart for chart in charts}
     tasks = list(itertools.product(by_name, VARIANTS))
-    prepare = partial(_set_to_draw, comparison, by_name)
+    prepare = partial(_set_to_draw, judgement, by_name)
     try:
         with worker_pool(min(available_cpus(), len(tasks)), prepare, START_METHOD) as pool:
             return dict(results(pool, _draw_variant, tasks))
@@ -128,21 +125,21 @@ def draw_charts(comparison: Comparison, charts: Sequence[Chart]) -> dict[tuple[s
         ) from None
 
 
-def _set_to_draw(comparison: Comparison, charts: dict[str, Chart]) -> None:
+def _set_to_draw(judgement: Judgement, charts: dict[str, Chart]) -> None:
     global _to_draw
-    _to_draw = comparison, charts
+    _to_draw = judgement, charts
 
 
 def _draw_variant(name: str, variant: str) -> tuple[tuple[str, str], bytes]:
-    comparison, charts = _to_draw
-    return (name, variant), chart_png(comparison, charts[name], *VARIANTS[variant])
+    judgement, charts = _to_draw
+    return (name, variant), chart_png(judgement, charts[name], *VARIANTS[variant])
 
 
-def chart_png(comparison: Comparison, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
-    """The chart as a PNG file: the same bytes for the same comparison, whoever draws it."""
+def chart_png(judgement: Judgement, chart: Chart, theme: Theme, alone: bool = True) -> bytes:
+    """The chart as a PNG file: the same bytes for the same judgement, whoever draws it."""
     file = io.BytesIO()
     with default_settings():
-        figure = chart.draw(comparison, theme, alone)
+        figure = chart.draw(judgement, theme, alone)
         figure.canvas.draw()  # once, where savefig() would do it twice
     Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()
@@ -155,8 +152,9 @@ def times(comparison: Comparison, arm: str) -> pd.Series:
     return comparison.pairs[f"proc_ms_{arm}"]
 
 
-def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_avg_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How long does a picture take on average?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     arms = looks(comparison)
     for place, look in enumerate(() if comparison.pairs.empty else arms):
@@ -165,7 +163,7 @@ def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[
         axes.bar(place, mean, 0.55, color=look.colour)
         axes.hlines(median, place - 0.275, place + 0.275, color=theme.text, linewidth=1.5)
         axes.annotate(
-            f"mean {number(mean)} ms\nmedian {number(median)} ms",
+            f"mean {digits(mean)} ms\nmedian {digits(median)} ms",
             (place, max(mean, median)),
             xytext=(0, 4),
             textcoords="offset points",
@@ -178,14 +176,14 @@ def plot_avg_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[
     finish_times(axes, comparison, "mean time per picture (ms)", theme)
     if comparison.problems or comparison.per_picture is None:
         return []
-    ratio, interval = ratio_texts(comparison.per_picture)
     between = f"{comparison.second.label} / {comparison.first.label}"
-    add_title(axes, f"ratio of times, {between}: {ratio} ({interval})", theme)
-    return allowance_note(comparison.per_picture)
+    add_title(axes, f"ratio of times, {between}: {ratio_text(comparison.per_picture)}", theme)
+    return drift_note(comparison.per_picture)
 
 
-def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_boxplot_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How much does the time vary from picture to picture?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     arms = looks(comparison)
     beyond = 0
@@ -213,8 +211,9 @@ def plot_boxplot_time(figure: Figure, comparison: Comparison, theme: Theme) -> l
     return sample_note(beyond, MAX_OUTLIERS, "beyond the whiskers")
 
 
-def plot_size_vs_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_size_vs_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Does the difference depend on the size of the picture?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="both")
     pairs = comparison.pairs
     shown = evenly_spaced(len(pairs), MAX_POINTS)
@@ -241,8 +240,9 @@ def opacity(points: int) -> float:
     return 0.8 if points <= 200 else 0.3 if points <= 5000 else 0.2
 
 
-def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_cumulative_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Within what time is which share of the pictures done?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="both")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylim(0, 1.02)
@@ -254,7 +254,7 @@ def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -
         return []
     for look in looks(comparison):
         of_arm = times(comparison, look.name)
-        half, most = (number(of_arm.quantile(share)) for share in (0.5, 0.95))
+        half, most = (digits(of_arm.quantile(share)) for share in (0.5, 0.95))
         axes.ecdf(
             of_arm,
             compress=True,
@@ -268,8 +268,9 @@ def plot_cumulative_time(figure: Figure, comparison: Comparison, theme: Theme) -
     return []
 
 
-def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_paired_ratio(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Is one arm faster for every picture, or only on average, and how sure is that?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     first, second = comparison.first.label, comparison.second.label
     axes.set_xlabel("pictures, sorted by ratio (number)")
@@ -289,7 +290,7 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     axes.text(0.01, 0.97, f"{second} slower ↑", va="top", **words)
     axes.text(0.99, 0.03, f"{second} faster ↓", ha="right", **words)
     add_legend(axes, theme)
-    notes = allowance_note(comparison.per_picture)
+    notes = drift_note(comparison.per_picture)
     notes += sample_note(len(logs), MAX_POINTS, "pictures")
     estimate = comparison.per_picture
     if estimate and estimate.pictures + estimate.copies < len(logs):
@@ -298,6 +299,12 @@ def plot_paired_ratio(figure: Figure, comparison: Comparison, theme: Theme) -> l
     elif estimate and estimate.copies:
         notes.append(f"The mean is over {counted(estimate.pictures, 'different picture')}.")
     return notes
+
+
+def drift_note(estimate: RatioEstimate | None) -> list[str]:
+    if estimate is None or not (wider := drift_margin_text(estimate)):
+        return []
+    return [f"One round: the interval is{wider}."]
 
 
 def log_ratios(comparison: Comparison) -> pd.DataFrame:
@@ -366,7 +373,7 @@ def draw_ratios(axes: Axes, logs: pd.DataFrame, comparison: Comparison) -> None:
 def draw_estimate(axes: Axes, estimate: RatioEstimate | None, theme: Theme) -> None:
     if estimate is None:
         return
-    ratio, interval = ratio_texts(estimate)
+    ratio, _, interval = ratio_text(estimate).partition(", ")
     line = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
     axes.axhline(estimate.ratio, **line, label=f"geometric mean {ratio}")
     band = {"color": theme.muted, "alpha": 0.22, "linewidth": 0, "zorder": 1}
@@ -376,8 +383,9 @@ def draw_estimate(axes: Axes, estimate: RatioEstimate | None, theme: Theme) -> N
 # --- whole arms ---------------------------------------------------------------------------------
 
 
-def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_total_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How long does the whole job take, and how much work is in it?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme)
     arms = (comparison.first, comparison.second)
     rounds = max(len(arm.makespans_s) for arm in arms)
@@ -403,8 +411,9 @@ def plot_total_time(figure: Figure, comparison: Comparison, theme: Theme) -> lis
     return []
 
 
-def plot_coverage(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_completeness(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Is every picture accounted for?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="x")
     ledger = comparison.ledger
     counts = ledger.counts.assign(of=", round " + ledger.counts["round"].astype(str))
@@ -448,8 +457,9 @@ def uncounted(comparison: Comparison) -> list[str]:
     return notes
 
 
-def plot_phases(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_phases(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Where does the time go: reading, processing or writing, warm or cold?"""
+    comparison = judgement.comparison
     axes = style(figure.add_subplot(), theme, grid="x")
     bars = []
     for look in looks(comparison):
@@ -472,15 +482,16 @@ def plot_phases(figure: Figure, comparison: Comparison, theme: Theme) -> list[st
 
 
 def phases_text(known: dict[str, float]) -> str:
-    parts = " + ".join(f"{kind} {number(ms)}" for kind, ms in known.items())
-    return f"{parts} ms" if len(known) == 1 else f"{parts} = {number(sum(known.values()))} ms"
+    parts = " + ".join(f"{kind} {digits(ms)}" for kind, ms in known.items())
+    return f"{parts} ms" if len(known) == 1 else f"{parts} = {digits(sum(known.values()))} ms"
 
 
 # --- over time ----------------------------------------------------------------------------------
 
 
-def plot_timeline(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_timeline(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """When was which picture in work, and did the workers stand idle?"""
+    comparison = judgement.comparison
     *panels, below = figure.subplots(3, sharex=True, height_ratios=(2, 2, 1.1))
     rounds = {number for rows in comparison.rows.values() for number in rows["round"].unique()}
     first = min(rounds, default=1)
@@ -575,8 +586,9 @@ def _sum_since(moments: np.ndarray, until_s: np.ndarray) -> np.ndarray:
     return count * until_s - sums[count]
 
 
-def plot_stability(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_stability_over_time(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Did the speed of an arm change, and how much does it scatter?"""
+    comparison = judgement.comparison
     panels = figure.subplots(2, sharex=True, sharey=True)
     drawn = [residuals_by_place(comparison.rows[arm.name]) for arm in comparison.arms]
     known = np.concatenate([part["percent"].to_numpy() for part, _ in drawn])
@@ -655,57 +667,57 @@ def draw_residuals(axes: Axes, part: pd.DataFrame, limit: float, look: Look, the
 
 CHARTS = (
     Chart(
-        "avg_time",
+        ChartName.AVG_TIME,
         "Average processing time per picture",
         "Lower is faster. Bar: mean of proc_ms (decode, resize, encode; no transfer). "
         "Line across: median.",
         plot_avg_time,
     ),
     Chart(
-        "boxplot_time",
+        ChartName.BOXPLOT_TIME,
         "Spread of processing time over pictures",
         "Box: the middle half of the pictures; line: median; whiskers: 5th to 95th percentile; "
         "marks: pictures beyond.",
         plot_boxplot_time,
     ),
     Chart(
-        "size_vs_time",
+        ChartName.SIZE_VS_TIME,
         "Processing time by file size",
         "A circle for each time of the first arm, a triangle for the second. Marks above one "
         "another are of files of the same size: equal heights mean equal times.",
         plot_size_vs_time,
     ),
     Chart(
-        "total_time",
+        ChartName.TOTAL_TIME,
         "The whole job: work and elapsed time",
         "Busy: sum of all proc_ms, whatever the parallelism. Makespan: first begin to last end, "
         "transfers and waiting included.",
         plot_total_time,
     ),
     Chart(
-        "completeness",
+        ChartName.COMPLETENESS,
         "Completeness: is every picture accounted for?",
         "A full bar of one colour is what a comparison needs. Failed pictures are accounted for, "
         "missing ones are not.",
-        plot_coverage,
+        plot_completeness,
         height_inches=5.6,
     ),
     Chart(
-        "paired_ratio",
+        ChartName.PAIRED_RATIO,
         "Ratio of times, picture by picture",
         "Each mark is a picture, in the colour of the arm that was faster. The band is where the "
         "mean may lie: when 1 is in it, neither arm is shown to be faster.",
         plot_paired_ratio,
     ),
     Chart(
-        "cumulative_time",
+        ChartName.CUMULATIVE_TIME,
         "Share of pictures done within a time",
         "The line further to the left is the faster arm; a steep line means that pictures take "
         "about the same time.",
         plot_cumulative_time,
     ),
     Chart(
-        "timeline",
+        ChartName.TIMELINE,
         "Timeline: which picture was in work when",
         "Each bar is a picture, from the begin of reading to the end of writing; a steeper rise is "
         "a higher throughput. Dotted line: the makespan. Below: how many pictures were in work "
@@ -714,35 +726,35 @@ CHARTS = (
         height_inches=7,
     ),
     Chart(
-        "phases",
+        ChartName.PHASES,
         "Where the time of a picture goes",
         "Fetch: read or download; process: proc_ms; store: write or upload. A cold start is the "
         "first picture of a new worker.",
         plot_phases,
     ),
     Chart(
-        "stability",
+        ChartName.STABILITY_OVER_TIME,
         "Stability: did the speed change during the run?",
         "Points: time against what was to be expected of the picture; line: running median. A line "
         "that stays at 0 means a steady machine; dotted lines part the rounds.",
-        plot_stability,
+        plot_stability_over_time,
         height_inches=6,
     ),
     Chart(
-        "steadiness",
+        ChartName.STABILITY,
         "Stability: how steady was each arm?",
         "Mark: what was measured, by round (geometric mean) or as a share; bar: its 95% interval. "
         "Bars that lie apart mean arms that differ. Drift above 0: it became slower.",
-        plot_steadiness,
+        plot_stability,
         height_inches=7,
     ),
     Chart(
-        "break_even",
+        ChartName.BREAK_EVEN,
         "Cost of a month by its number of pictures",
         "The lower line is the cheaper arm; where they cross, the dot. Steps: one machine is full "
         "and a further one is needed. Bands: 95% intervals, from the spread over the rounds.",
         plot_break_even,
         height_inches=7.4,
-        is_about=lambda comparison: not isinstance(comparison.break_even, str),
+        is_about=lambda judgement: not isinstance(judgement.break_even, str),
     ),
 )

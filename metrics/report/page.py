@@ -8,7 +8,6 @@ cannot be printed (control and direction characters) is written as its escape.
 import base64
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +20,23 @@ from PIL import Image
 from metrics.analysis import interval, output_equivalence
 from metrics.analysis.break_even import assumption_lines, sentence
 from metrics.analysis.comparison import Comparison, makespans_s
-from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part
+from metrics.analysis.cost import PRICES_OF, cost_by_part
 from metrics.analysis.interval import RatioEstimate
-from metrics.analysis.steadiness import KINDS, measure_text
+from metrics.analysis.judgement import Judgement
+from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.analysis.sweep import KINDS as SWEEPS
-from metrics.analysis.sweep_results import Sweep
-from metrics.common.findings import Finding, counted, names_of
-from metrics.report.verdict import (
+from metrics.common.findings import Finding, names_of
+from metrics.common.text import (
+    DASH,
+    UNKNOWN,
+    byte_size,
+    counted,
     difference,
+    digits,
+    p_value,
+    percent,
+)
+from metrics.report.verdict import (
     equivalence_line,
     ledger_line,
     verdict_per_picture,
@@ -38,8 +46,6 @@ from metrics.report.verdict import (
 from onprem_images.dataset import in_words
 
 TEMPLATE = "page.html.j2"
-UNKNOWN = "unknown"
-DASH = "\N{EN DASH}"  # a number that does not exist, such as the mean of no picture
 THUMBNAIL_PX = 240
 MAX_THUMBNAIL_PIXELS = 20_000_000  # outputs have half a million; more is not worth decoding
 MIN_SCALE = math.log(1.1)  # the drawn interval's axis reaches at least 10% to either side
@@ -146,40 +152,39 @@ def thumbnail(data: bytes | None) -> bytes | None:
 
 
 def render_report(
-    comparison: Comparison,
-    charts: list[ReportChart],
-    slowest: list[SlowPicture],
-    changes: list[str] | tuple[str, ...] = (),
-    bill: Bill | None = None,
-    sweeps: Sequence[Sweep] = (),
+    judgement: Judgement, charts: list[ReportChart], slowest: list[SlowPicture]
 ) -> str:
     """The page. The same input gives the same text: its only times are the run's own."""
     template = _environment().get_template(TEMPLATE)
-    verdict = verdict_per_picture(comparison)
+    verdict = verdict_per_picture(judgement.comparison)
     word = next((word for word in MOODS if verdict.startswith(word)), "comparable")
+    bill, sweeps = judgement.bill, judgement.sweeps
     return template.render(
-        facts_of(comparison),
+        facts_of(judgement.comparison),
         verdict=verdict,
         word=word,
         mood=MOODS[word],
-        whole_job=verdict_whole_job(comparison),
+        whole_job=verdict_whole_job(judgement.comparison),
+        stability=stability_lines(judgement),
+        break_even=sentence(judgement.break_even),
+        assumed=assumption_lines(judgement.break_even),
         charts=[chart for chart in charts if chart.name not in SWEEPS],
         sweeps=[(sweep, [c for c in charts if c.name == sweep.kind]) for sweep in sweeps],
-        answers=answers_of(comparison, sweeps),
+        answers=answers_of(judgement),
         slowest=slowest,
-        changes=changes,
+        changes=judgement.changes,
         bill=bill,
         costs=cost_by_part(bill.usage) if bill else {},
         prices_of=PRICES_OF,
     )
 
 
-def answers_of(comparison: Comparison, sweeps: Sequence[Sweep]) -> list[tuple[str, str, str]]:
+def answers_of(judgement: Judgement) -> list[tuple[str, str, str]]:
     """Section, name and answer of the questions beside the verdict that the run can answer."""
-    found = [(sweep.kind, sweep.kind, sweep.answer) for sweep in sweeps]
-    if not isinstance(comparison.break_even, str):
-        assumed = comparison.break_even.assumptions.in_short()
-        cost = f"{sentence(comparison.break_even)}; assumed, and not in the interval: {assumed}"
+    found = [(sweep.kind, sweep.kind, sweep.answer) for sweep in judgement.sweeps]
+    if not isinstance(judgement.break_even, str):
+        assumed = judgement.break_even.assumptions.in_short()
+        cost = f"{sentence(judgement.break_even)}; assumed, and not in the interval: {assumed}"
         found.append(("break-even", "cost", cost))
     return found
 
@@ -208,9 +213,6 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "transforms": transform_versions(comparison),
         "times": TIMES,
         "estimates": estimates(comparison),
-        "steadiness": steadiness_lines(comparison),
-        "break_even": sentence(comparison.break_even),
-        "assumed": assumption_lines(comparison.break_even),
         "interval": interval,
         "order": order_of_arms(comparison),
         "environment": environment_facts(comparison.record),
@@ -246,9 +248,9 @@ def estimates(comparison: Comparison) -> list[tuple[str, RatioEstimate]]:
     return [(name, estimate) for name, estimate in named if estimate is not None]
 
 
-def steadiness_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
+def stability_lines(judgement: Judgement) -> list[tuple[str, str, str]]:
     """Each measure of how steady the arms were: its name, and its texts by arm."""
-    of_first, of_second = (comparison.steadiness[arm.name] for arm in comparison.arms)
+    of_first, of_second = judgement.stability.values()
     return [
         (kind.label, measure_text(of_first[name], kind), measure_text(of_second[name], kind))
         for name, kind in KINDS.items()
@@ -315,13 +317,13 @@ def environment_facts(record: dict) -> list[tuple[str, object]]:
         ("command", record.get("command_line")),
         ("cloud", record.get("cloud")),
         ("pictures", data_set.get("pictures")),
-        ("size of the pictures", size(data_set.get("bytes"))),
+        ("size of the pictures", byte_size(data_set.get("bytes"))),
         ("fingerprint of the pictures", data_set.get("fingerprint")),
         ("left out of the folder", _left_out(data_set.get("left_out"))),
         ("processor", environment.get("cpu")),
         ("processors available", environment.get("cpus")),
         ("processor quota", environment.get("cpu_quota")),
-        ("memory", size(memory_mb * 2**20 if memory_mb else None)),
+        ("memory", byte_size(memory_mb * 2**20 if memory_mb else None)),
         ("system", environment.get("system")),
         ("git commit", environment.get("git_commit")),
         ("Python", environment.get("python")),
@@ -360,7 +362,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=printable,
+        finalize=on_page,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -374,16 +376,16 @@ def _environment() -> jinja2.Environment:
         "named_keys": lambda keys: Finding("", keys).named(),
         "percent": percent,
         "png": lambda data: data_uri("image/png", data),
-        "probability": probability,
-        "ratio": ratio,
-        "size": size,
+        "p_value": p_value,
+        "ratio": lambda value: digits(value, 4),
+        "size": byte_size,
         "usd": "{:.6f}".format,
         "whole": "{:,}".format,
     }
     return environment
 
 
-def printable(value: object) -> object:
+def on_page(value: object) -> object:
     """What stands on the page for the value of any expression in the template."""
     if value is None or value == "":
         return UNKNOWN
@@ -394,40 +396,6 @@ def printable(value: object) -> object:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value)
     )
-
-
-def digits(value: float) -> str:
-    """Three digits, or all before the point."""
-    if not math.isfinite(value):
-        return DASH
-    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
-
-
-def ratio(value: float) -> str:
-    """Four digits, or all before the point: intervals may be narrow."""
-    if not math.isfinite(value):
-        return DASH
-    return f"{value:,.0f}" if value >= 999.95 else f"{value:#.4g}"
-
-
-def percent(part: float) -> str:
-    return f"{part:.1%}" if math.isfinite(part) else DASH
-
-
-def probability(p: float) -> str:
-    if not math.isfinite(p):
-        return UNKNOWN
-    return f"{p:.2g}" if p >= 0.0001 else "below 0.0001"
-
-
-def size(count: float | None) -> str:
-    """Bytes as people read them."""
-    if count is None or not math.isfinite(count):
-        return DASH
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{digits(count / factor)} {unit}"
-    return f"{count:.0f} B"
 
 
 def moment(text: object) -> str:

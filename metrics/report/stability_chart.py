@@ -1,4 +1,4 @@
-"""The chart of steadiness.py's measures: small multiples, a panel for each."""
+"""The chart of stability_measures.py: small multiples, a panel for each."""
 
 import math
 
@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from metrics.analysis.comparison import Comparison
-from metrics.analysis.steadiness import KINDS, Measure, measure_text
+from metrics.analysis.judgement import Judgement
+from metrics.analysis.stability_measures import KINDS, Measure, measure_text
 from metrics.report.chart_style import SMALL, Theme, add_title, looks, style
 
 MAX_TIMES_VALUE = (
@@ -16,28 +16,30 @@ MAX_TIMES_VALUE = (
 )
 
 
-def plot_steadiness(figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_stability(figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """How much does the same work vary, drift, and go wrong in each arm?"""
     *panels, last = figure.subplots(4, 2).flat
     is_cut = [
-        draw_measures(style(axes, theme, grid="x"), name, comparison, theme)
+        draw_measures(style(axes, theme, grid="x"), name, judgement, theme)
         for axes, name in zip(panels, KINDS, strict=True)
     ]
     last.axis("off")
     marks = [
         Line2D([], [], color=look.colour, marker=look.marker, linewidth=3, label=look.label)
-        for look in looks(comparison)
+        for look in looks(judgement.comparison)
     ]
     last.legend(handles=marks, loc="center", frameon=False, fontsize=SMALL, labelcolor=theme.text)
     return ["A bar that leaves its axis is cut; the numbers are whole."] if any(is_cut) else []
 
 
-def draw_measures(axes: Axes, name: str, comparison: Comparison, theme: Theme) -> bool:
+def draw_measures(axes: Axes, name: str, judgement: Judgement, theme: Theme) -> bool:
     """One measure of both arms, the first on top; whether an interval reaches beyond the axis."""
     kind = KINDS[name]
-    measures = [comparison.steadiness[arm.name][name] for arm in comparison.arms]
+    measures = [of_arm[name] for of_arm in judgement.stability.values()]
     limit = limit_of(measures) * kind.scale
-    for place, (measure, look) in enumerate(zip(measures, looks(comparison), strict=True)):
+    for place, (measure, look) in enumerate(
+        zip(measures, looks(judgement.comparison), strict=True)
+    ):
         low, value, high = (
             min(max(kind.scale * number, -limit), limit)
             for number in (measure.low, measure.value, measure.high)

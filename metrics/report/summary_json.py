@@ -7,13 +7,13 @@ machine, whose arithmetic may differ in the last bit. What is not known is null.
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from metrics.analysis.break_even import break_even_content
 from metrics.analysis.comparison import ArmSummary, Comparison
 from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part, total_usd
 from metrics.analysis.interval import CONFIDENCE, POWER, RatioEstimate
+from metrics.analysis.judgement import Judgement
 from metrics.analysis.output_equivalence import MAX_DIFFERENCE, MIN_PSNR_DB
 from metrics.analysis.sweep_results import Sweep, memory_mb
 from metrics.common.findings import Finding
@@ -25,12 +25,9 @@ FORMAT = 2
 SIGNIFICANT_DIGITS = 9
 
 
-def summary_bytes(
-    comparison: Comparison, bill: Bill | None = None, sweeps: Sequence[Sweep] = ()
-) -> bytes:
+def summary_bytes(judgement: Judgement) -> bytes:
     """The content of summary.json."""
-    more = {"lambda": _bill(bill), "sweeps": [_sweep(sweep) for sweep in sweeps]}
-    content = _rounded(summary_of(comparison) | more)
+    content = _rounded(summary_of(judgement))
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -43,9 +40,10 @@ def is_summary(path: Path) -> bool:
         return False
 
 
-def summary_of(comparison: Comparison) -> dict[str, object]:
+def summary_of(judgement: Judgement) -> dict[str, object]:
     """`ratio` is B / A: above 1 the second arm is slower. Times of pictures are in ms. Where
     `pictures` are samples, they are different ones, and `files` are these with their copies."""
+    comparison = judgement.comparison
     counts = comparison.equivalence_counts
     return {
         "format": FORMAT,
@@ -77,12 +75,14 @@ def summary_of(comparison: Comparison) -> dict[str, object]:
         },
         "per_picture_cpu_time": _estimate(comparison.per_picture_cpu),
         "whole_job": _estimate(comparison.whole_job),
-        "stability": _stability(comparison),
-        "break_even": break_even_content(comparison.break_even),
+        "stability": _stability(judgement),
+        "break_even": break_even_content(judgement.break_even),
         "run": {
             key: comparison.record.get(key)
             for key in ("command_line", "cloud", "data_set", "environment")
         },
+        "lambda": _bill(judgement.bill),
+        "sweeps": [_sweep(sweep) for sweep in judgement.sweeps],
     }
 
 
@@ -107,10 +107,10 @@ def _arm(arm: ArmSummary) -> dict[str, object]:
     return dataclasses.asdict(arm) | {"makespan_s": arm.makespan_s}
 
 
-def _stability(comparison: Comparison) -> dict[str, object]:
+def _stability(judgement: Judgement) -> dict[str, object]:
     return {
         arm: {name: dataclasses.asdict(measure) for name, measure in measures.items()}
-        for arm, measures in comparison.steadiness.items()
+        for arm, measures in judgement.stability.items()
     }
 
 

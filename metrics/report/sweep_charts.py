@@ -12,8 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from metrics.analysis.comparison import Comparison
 from metrics.analysis.interval import CONFIDENCE, RatioEstimate
+from metrics.analysis.judgement import Judgement
 from metrics.analysis.sweep import MEMORY, PARALLELISM, SCALE
 from metrics.analysis.sweep_results import Point, Sweep, crossings, memory_mb, speed_ups
 from metrics.report.chart_style import SMALL, Look, Theme, add_legend, add_title, looks, say, style
@@ -28,12 +28,12 @@ def chart_of(sweep: Sweep) -> Chart:
     return Chart(sweep.kind, title, how_to_read, partial(plot, sweep), height)
 
 
-def plot_scale(sweep: Sweep, figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_scale(sweep: Sweep, figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """From how many pictures on is which arm done first?"""
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     points = list(sweep.points)
     numbers = [point.setting.pictures for point in points]
-    for look in looks(comparison):
+    for look in looks(judgement.comparison):
         spans = [point.makespan(look.name) for point in points]
         draw_line(upper, numbers, spans, points, look)
     style(upper, theme).set(xscale="log", yscale="log", ylabel="makespan (s, log scale)")
@@ -54,13 +54,11 @@ def plot_scale(sweep: Sweep, figure: Figure, comparison: Comparison, theme: Them
     return notes(sweep)
 
 
-def plot_parallelism(
-    sweep: Sweep, figure: Figure, comparison: Comparison, theme: Theme
-) -> list[str]:
+def plot_parallelism(sweep: Sweep, figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """What do more at once bring?"""
     left, right = figure.subplots(1, 2)
     numbers: set[int] = {1}
-    for look in looks(comparison):
+    for look in looks(judgement.comparison):
         gains = speed_ups(list(sweep.points), look.name)
         at = [number for number, *_ in gains]
         numbers.update(at)
@@ -83,11 +81,11 @@ def plot_parallelism(
     return notes(sweep)
 
 
-def plot_memory(sweep: Sweep, figure: Figure, comparison: Comparison, theme: Theme) -> list[str]:
+def plot_memory(sweep: Sweep, figure: Figure, judgement: Judgement, theme: Theme) -> list[str]:
     """Which memory is fastest, cheapest, balanced?"""
     points = list(sweep.points)
     sizes = [memory_mb(point) for point in points]
-    _, cloud = looks(comparison)
+    _, cloud = looks(judgement.comparison)
     measures: tuple[tuple[str, Callable[[Point], RatioEstimate | None]], ...] = (
         ("ms a picture", lambda point: point.time_ms),
         ("USD per 1,000 pictures", lambda point: point.cost_usd),

@@ -5,16 +5,20 @@ import math
 import pandas as pd
 
 from metrics.analysis.comparison import ArmSummary, Comparison
-from metrics.analysis.interval import CONFIDENCE, RatioEstimate
+from metrics.analysis.interval import (
+    MIN_PICTURES,
+    RatioEstimate,
+    drift_margin_text,
+    ratio_text,
+    times_text,
+)
 from metrics.analysis.stability import (
     MIN_CPU_UTILISATION,
     ON_THIS_MACHINE,
     is_throttled,
     was_resumed,
 )
-from metrics.common.findings import counted, counted_pictures
-
-MIN_PICTURES = 3  # of fewer, the bad luck of one picture decides the mean
+from metrics.common.text import counted, counted_pictures, difference, p_value, percent, seconds
 
 
 def verdict_per_picture(comparison: Comparison) -> str:
@@ -28,7 +32,7 @@ def verdict_per_picture(comparison: Comparison) -> str:
         return (
             f"cannot tell which is faster per picture: fewer than {MIN_PICTURES}"
             f"{' different' if estimate.copies else ''} pictures "
-            f"(ratio {_interval(estimate)}{basis})"
+            f"(ratio {ratio_text(estimate)}{basis})"
         )
     if estimate.includes_1:
         return f"cannot tell which is faster per picture: {_no_difference(estimate, basis)}"
@@ -36,11 +40,10 @@ def verdict_per_picture(comparison: Comparison) -> str:
         return (
             f"cannot tell which is faster per picture: {crowded} had the processor for less than "
             f"{MIN_CPU_UTILISATION:.0%} of the time, and processor time does not show the "
-            f"difference (ratio of processor times {_interval(comparison.per_picture_cpu)}; of "
-            f"wall times {_interval(estimate)}{basis})"
+            f"difference (ratio of processor times {ratio_text(comparison.per_picture_cpu)}; of "
+            f"wall times {ratio_text(estimate)}{basis})"
         )
-    winner, turned = _winner(comparison, estimate)
-    return f"{winner} is {turned[0]}x faster per picture ({_ci(turned)}{basis})"
+    return f"{_winner(comparison, estimate)} is {times_text(estimate, 'faster per picture', basis)}"
 
 
 def verdict_whole_job(comparison: Comparison) -> str:
@@ -51,7 +54,7 @@ def verdict_whole_job(comparison: Comparison) -> str:
     if estimate is None:
         return f"cannot tell which finishes the whole job sooner: {_why_no_makespans(comparison)}"
     spans = " against ".join(
-        f"{_seconds(arm.makespan_s)} ({_workers(arm)}{arm.label})"
+        f"{seconds(arm.makespan_s)} ({_workers(arm)}{arm.label})"
         for arm in (comparison.first, comparison.second)
     )
     basis = f", {counted(estimate.rounds, 'round')}, {where(comparison)}"
@@ -60,8 +63,8 @@ def verdict_whole_job(comparison: Comparison) -> str:
             f"cannot tell which finishes the whole job sooner: makespan {spans}; "
             f"{_no_difference(estimate, basis)}"
         )
-    winner, turned = _winner(comparison, estimate)
-    return f"{winner} finishes the whole job {turned[0]}x sooner: {spans} ({_ci(turned)}{basis})"
+    winner = _winner(comparison, estimate)
+    return f"{winner} finishes the whole job {times_text(estimate, f'sooner: {spans}', basis)}"
 
 
 def _why_no_makespans(comparison: Comparison) -> str:
@@ -75,8 +78,8 @@ def _why_no_makespans(comparison: Comparison) -> str:
     if any(map(math.isnan, spans)):
         return "timestamps are unknown"
     return (
-        f"one round, makespans {_seconds(spans[0])} ({comparison.first.label}) against "
-        f"{_seconds(spans[1])} ({comparison.second.label}), does not tell chance from difference; "
+        f"one round, makespans {seconds(spans[0])} ({comparison.first.label}) against "
+        f"{seconds(spans[1])} ({comparison.second.label}), does not tell chance from difference; "
         "use --rounds 3 or more"
     )
 
@@ -87,16 +90,10 @@ def _basis(comparison: Comparison, estimate: RatioEstimate) -> str:
     cold = sum(arm.cold_starts for arm in comparison.summaries.values())
     cold_note = f", {counted(cold, 'cold start')} included" if cold else ""
     completeness = comparison.ledger.completeness
-    partial = f", partial: {completeness:.1%} of the rows" if comparison.is_partial else ""
+    partial = f", partial: {percent(completeness)} of the rows" if comparison.is_partial else ""
     unproved = ", same work not proved" if comparison.equivalence_counts[""] else ""
     notes = f"{cold_note}{partial}{unproved}"
-    return f"{parts}{_drift_margin(estimate)}{notes}, {where(comparison)}"
-
-
-def _drift_margin(estimate: RatioEstimate) -> str:
-    if estimate.drift_margin == 1:
-        return ""
-    return f" widened by {estimate.drift_margin - 1:.0%} for drift between the passes"
+    return f"{parts}{drift_margin_text(estimate)}{notes}, {where(comparison)}"
 
 
 def where(comparison: Comparison) -> str:
@@ -106,73 +103,21 @@ def where(comparison: Comparison) -> str:
     return known.get(environment, f"cloud environment {environment}")
 
 
-def _winner(comparison: Comparison, estimate: RatioEstimate) -> tuple[str, tuple[str, str, str]]:
-    """The faster arm, and how many times faster: estimate, low, high."""
-    winner = comparison.first if estimate.ratio > 1 else comparison.second
-    return winner.label, rounded_alike(*_at_least_1(estimate))
-
-
-def _at_least_1(estimate: RatioEstimate) -> tuple[float, float, float]:
-    """Estimate, low and high of the ratio or of its inverse, whichever is above 1."""
-    if estimate.ratio > 1:
-        return estimate.ratio, estimate.low, estimate.high
-    return 1 / estimate.ratio, 1 / estimate.high, 1 / estimate.low
-
-
-def rounded_alike(ratio: float, low: float, high: float) -> tuple[str, str, str]:
-    """Rounded alike: finely enough to tell the ends from each other, and from 1 where it is out."""
-    gap = high - low
-    if not low <= 1 <= high:
-        gap = min(gap or 1, abs(low - 1), abs(high - 1))
-    decimals = min(max(2, math.ceil(-math.log10(min(gap, ratio) or 1))), 5)
-    return f"{ratio:.{decimals}f}", f"{low:.{decimals}f}", f"{high:.{decimals}f}"
-
-
-def _ci(numbers: tuple[str, str, str]) -> str:
-    return f"{CONFIDENCE:.0%} CI {numbers[1]} to {numbers[2]}"
-
-
-def _interval(estimate: RatioEstimate) -> str:
-    numbers = rounded_alike(estimate.ratio, estimate.low, estimate.high)
-    return f"{numbers[0]}, {_ci(numbers)}"
+def _winner(comparison: Comparison, estimate: RatioEstimate) -> str:
+    return (comparison.first if estimate.ratio > 1 else comparison.second).label
 
 
 def _no_difference(estimate: RatioEstimate, basis: str) -> str:
     more = estimate.with_rounds(max(4, 2 * estimate.rounds))
     return (
-        f"the interval includes 1 (ratio {_interval(estimate)}{basis}); this run could have seen a "
-        f"difference of {difference(estimate.detectable_difference)} or more; "
+        f"the interval includes 1 (ratio {ratio_text(estimate)}{basis}); this run could have seen "
+        f"a difference of {difference(estimate.detectable_difference)} or more; "
         f"--rounds {more.rounds} would see {difference(more.detectable_difference)}"
     )
 
 
-def in_words(estimate: RatioEstimate, below: str, above: str, than: str) -> str:
-    """Of a ratio alone: `1.83x slower than before (95% CI ...)`, or that nobody can tell."""
-    pictures = counted_pictures(estimate.pictures, estimate.copies)
-    basis = f", {pictures}{_drift_margin(estimate)}"
-    if estimate.includes_1:
-        return (
-            f"cannot tell whether it is {below} or {above} {than} (ratio "
-            f"{_interval(estimate)}{basis})"
-        )
-    turned = rounded_alike(*_at_least_1(estimate))
-    side = above if estimate.ratio > 1 else below
-    return f"{turned[0]}x {side} {than} ({_ci(turned)}{basis})"
-
-
-def difference(part: float) -> str:
-    """`6%`; `2.5x` for more than twice."""
-    if part >= 1:
-        return f"{1 + part:.3g}x"
-    return f"{part:.0%}" if part >= 0.0095 else f"{part:.1%}"
-
-
 def _workers(arm: ArmSummary) -> str:
     return f"{counted(arm.workers, 'worker')}, " if arm.workers else ""
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:,.0f} s"
 
 
 def _crowded_arms(comparison: Comparison) -> str:
@@ -218,8 +163,8 @@ def ratio_line(comparison: Comparison) -> str:
     if estimate is None or comparison.problems:  # such a number would only be quoted
         return ""
     # Of one round the p-value is about the drift_margin: beside the interval it would only puzzle.
-    sure = f", paired test {p_text(estimate.p_value)}" if estimate.drift_margin == 1 else ""
-    mean = f"{_interval(estimate)}{sure}"
+    sure = f", paired test {p_value(estimate.p_value)}" if estimate.drift_margin == 1 else ""
+    mean = f"{ratio_text(estimate)}{sure}"
     if estimate.pictures < MIN_PICTURES:
         mean = f"{estimate.ratio:.2f} (too few pictures for an interval)"
     names = f"{comparison.second.name}/{comparison.first.name}"
@@ -227,11 +172,6 @@ def ratio_line(comparison: Comparison) -> str:
         f"{names} time per picture: geometric mean {mean}; "
         f"ratios from {ratios.min():.3f} to {ratios.max():.3f}, median {ratios.median():.3f}"
     )
-
-
-def p_text(p: float) -> str:
-    """As statisticians write it."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def ledger_line(comparison: Comparison) -> str:
@@ -243,7 +183,7 @@ def ledger_line(comparison: Comparison) -> str:
     said = [f"{count:,} {name}" for name, count in counts.items() if count]
     rows = f"{ledger.accounted:,} of {ledger.expected:,} rows"
     source = "" if ledger.from_manifest else " (no manifest: what either arm has is expected)"
-    return f"completeness {ledger.completeness:.1%}: {', '.join([rows, *said])}{source}"
+    return f"completeness {percent(ledger.completeness)}: {', '.join([rows, *said])}{source}"
 
 
 def equivalence_line(comparison: Comparison) -> str:

@@ -22,7 +22,6 @@ from lambda_function.metrics_log import (
 )
 from metrics.collect.cloud_rows import MANIFESTS_PREFIX
 from metrics.common.cli import RUN_ID
-from metrics.common.findings import printable
 from metrics.common.paths import (
     CHART_NAMES,
     CHARTS,
@@ -42,6 +41,7 @@ from metrics.common.paths import (
     RUN_JSON,
     SUMMARY_JSON,
 )
+from metrics.common.text import printable
 from onprem_images.outputs import delete_files, is_in_place, recorded_outputs
 
 OWN_DOWNLOAD = re.compile(r"[0-9a-f]{64}\.jpg")  # see cloud_output_path in paths.py

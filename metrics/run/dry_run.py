@@ -5,20 +5,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lambda_function.cloud import cloud_of, find_buckets, find_function, make_client
+from lambda_function.emulator.cpu_quota import FULL_VCPU_MB
 from metrics.analysis.cost import PRICES_OF, Usage, cost_table, expected_usage, sum_of, total_usd
 from metrics.analysis.rounds import MIN_ROUNDS
 from metrics.analysis.sweep import Setting, nested_subset
 from metrics.analysis.sweep import leftovers as sweep_leftovers
 from metrics.common.cli import UserError
-from metrics.common.findings import counted, printable
 from metrics.common.paths import shown
+from metrics.common.text import counted, printable
 from metrics.run.cleaning import cloud_leftovers, local_leftovers
 from onprem_images.dataset import different_pictures
 
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture
-
-DEFAULT_MEMORY_MB = 1769  # the template's
 
 
 def expected_usage_of(
@@ -31,7 +30,7 @@ def expected_usage_of(
         expected_usage(
             [picture.size for picture in nested_subset(pictures, setting.pictures)],
             setting.rounds or MIN_ROUNDS,
-            setting.memory_mb or function.get("MemorySize", DEFAULT_MEMORY_MB),
+            setting.memory_mb or function.get("MemorySize", FULL_VCPU_MB),
             function.get("Architectures", ["x86_64"])[0],
         )
         for setting in settings

@@ -183,8 +183,9 @@ class Run:
 
     def _judged_so_far(self) -> "Comparison":
         from metrics.analysis.bundle import Choices
+        from metrics.analysis.judgement import compare_run_files
         from metrics.analysis.output_equivalence import pixels_to_csv
-        from metrics.report.judgement import compare_run_files, run_files_here
+        from metrics.report.judgement import run_files_here
 
         fetch = None
         if not self._args.self_check:

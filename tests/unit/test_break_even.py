@@ -20,14 +20,15 @@ from metrics.analysis.break_even import (
     BreakEven,
     assumption_lines,
     break_even_of,
-    count_text,
     measure_of_rounds,
     sentence,
 )
-from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison
+from metrics.analysis.comparison import ARMS_OF_SELF_CHECK
 from metrics.analysis.cost import bill_of, total_usd
-from metrics.analysis.steadiness import Measure
+from metrics.analysis.judgement import Judgement, judge_comparison
+from metrics.analysis.stability_measures import Measure
 from metrics.collect.invocations import Invocation, invocations_from_csv, invocations_to_csv
+from metrics.common.text import rounded_count
 from metrics.report.break_even_chart import pictures_drawn
 from metrics.report.chart_style import DARK, LIGHT
 from metrics.report.charts import CHARTS
@@ -156,7 +157,7 @@ def test_one_round_gives_a_crossing_and_no_interval():
     ],
 )
 def test_counts_are_written_with_three_digits(count, text):
-    assert count_text(count) == text
+    assert rounded_count(count) == text
 
 
 # --- from rows ----------------------------------------------------------------------------------
@@ -238,15 +239,15 @@ STATES = {
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory) -> Comparison:
-    return compared(tmp_path_factory.mktemp("rows"), *both(16, 3))
+def judgement(tmp_path_factory) -> Judgement:
+    return judge_comparison(compared(tmp_path_factory.mktemp("rows"), *both(16, 3)))
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("state", STATES)
-def test_the_chart_can_be_read_and_has_every_assumption_beside_it(comparison, state, theme):
+def test_the_chart_can_be_read_and_has_every_assumption_beside_it(judgement, state, theme):
     found = found_of(**STATES[state])
-    figure = CHART.draw(replace(comparison, break_even=found), theme)
+    figure = CHART.draw(replace(judgement, break_even=found), theme)
     figure.canvas.draw()
     assert_readable(figure)
     text = said(figure)
@@ -257,9 +258,9 @@ def test_the_chart_can_be_read_and_has_every_assumption_beside_it(comparison, st
     assert sentence(found)[1:] in foot(figure)
 
 
-def test_the_chart_s_lines_are_the_costs_and_the_dot_is_where_they_meet(comparison):
+def test_the_chart_s_lines_are_the_costs_and_the_dot_is_where_they_meet(judgement):
     found = found_of()
-    axes = CHART.draw(replace(comparison, break_even=found)).axes[0]
+    axes = CHART.draw(replace(judgement, break_even=found)).axes[0]
     steps, cloud, across, dot = axes.lines
     pictures = pictures_drawn(found)
     assert list(steps.get_ydata()) == pytest.approx(list(found.on_prem_usd(pictures)))
@@ -269,18 +270,18 @@ def test_the_chart_s_lines_are_the_costs_and_the_dot_is_where_they_meet(comparis
     assert set(np.round(steps.get_ydata() / 34.61).astype(int)) == {1, 2, 3, 4}
 
 
-def test_where_there_is_none_the_chart_says_why_and_the_report_goes_without_it(comparison):
-    assert not CHART.is_about(comparison)
-    assert CHART.is_about(replace(comparison, break_even=found_of()))
-    assert "no REPORT lines" in said(CHART.draw(comparison))
-    page = render_report(comparison, [], [])
+def test_where_there_is_none_the_chart_says_why_and_the_report_goes_without_it(judgement):
+    assert not CHART.is_about(judgement)
+    assert CHART.is_about(replace(judgement, break_even=found_of()))
+    assert "no REPORT lines" in said(CHART.draw(judgement))
+    page = render_report(judgement, [], [])
     assert "No break-even" in page or "no break-even: no REPORT lines" in page
     assert "Assumed" not in page
 
 
-def test_the_report_has_the_sentence_and_each_assumption_with_its_source(comparison):
+def test_the_report_has_the_sentence_and_each_assumption_with_its_source(judgement):
     found = found_of(assumptions=replace(Assumptions(), power=42.0))
-    page = render_report(replace(comparison, break_even=found), [], [])
+    page = render_report(replace(judgement, break_even=found), [], [])
     assert escape(sentence(found)) in page
     for texts in assumption_lines(found):
         assert all(escape(text) in page for text in texts)

@@ -26,10 +26,12 @@ from rows import row
 
 from lambda_function.metrics_log import COLUMNS, HEADER, rows_to_csv
 from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
+from metrics.analysis.judgement import Judgement, judge_comparison
 from metrics.analysis.rows import REFERENCE_COLUMNS, read_rows
 from metrics.analysis.stability import residuals
-from metrics.analysis.steadiness import KINDS, measure_text
+from metrics.analysis.stability_measures import KINDS, measure_text
 from metrics.common.paths import CHART_NAMES, PROJECT
+from metrics.common.text import seconds, share_text
 from metrics.report import chart_style, charts
 from metrics.report.chart_style import COLOURS, DARK, LIGHT, Theme
 from metrics.report.charts import CHARTS, chart_png
@@ -78,6 +80,10 @@ def compared(
         path.write_text("\n".join(",".join(line.split(",")[:columns]) for line in lines) + "\n")
         frames.append(read_rows(path, rows[0].source))
     return compare(*frames, **options)
+
+
+def judged(folder: Path, first: list, second: list, **options: object) -> Judgement:
+    return judge_comparison(compared(folder, first, second, **options))
 
 
 def both(pictures: int, rounds: int = 1, **facts: object) -> tuple[list, list]:
@@ -157,17 +163,22 @@ class Drawn:
     """Comparisons and figures by case, each made once."""
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
-        self.folders, self.comparisons, self.figures = folders, {}, {}
+        self.folders, self.comparisons, self.judgements, self.figures = folders, {}, {}, {}
 
     def comparison(self, case: str) -> Comparison:
         if case not in self.comparisons:
             self.comparisons[case] = CASES[case](self.folders.mktemp("case"))
         return self.comparisons[case]
 
+    def judgement(self, case: str) -> Judgement:
+        if case not in self.judgements:
+            self.judgements[case] = judge_comparison(self.comparison(case))
+        return self.judgements[case]
+
     def __call__(self, case: str, name: str, theme: Theme = LIGHT) -> Figure:
         key = (case, name, theme.name)
         if key not in self.figures:
-            figure = CHART[name].draw(self.comparison(case), theme)
+            figure = CHART[name].draw(self.judgement(case), theme)
             figure.canvas.draw()
             self.figures[key] = figure
         return self.figures[key]
@@ -249,7 +260,7 @@ def test_axes_name_their_unit_and_start_at_0_but_those_around_a_middle(drawn, ca
         ):
             if label.endswith("(ratio of times)"):
                 assert low * high == pytest.approx(1)
-            elif name == "stability" and label.endswith("(%)"):
+            elif name == "stability_over_time" and label.endswith("(%)"):
                 assert low == -high
             elif label:
                 assert label.endswith(("(ms)", "(s)", "(MB)", "(%)", "(number)", "(USD)"))
@@ -274,7 +285,7 @@ def test_n_tells_copies_from_different_pictures(tmp_path):
     comparison = compared(tmp_path, first, second)
     assert chart_style.n_of(comparison) == "1 different picture (4 with copies) in both arms"
     figure = Figure()
-    notes = charts.plot_paired_ratio(figure, comparison, LIGHT)
+    notes = charts.plot_paired_ratio(figure, judge_comparison(comparison), LIGHT)
     assert "The mean is over 1 different picture." in notes
 
 
@@ -318,8 +329,8 @@ def test_charts_of_pairs_say_when_there_is_none(drawn, name):
     assert "no picture in both arms" not in said(drawn("1 picture", name))
 
 
-def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interval(drawn):
-    comparison, figure = drawn.comparison("16 x 6"), drawn("16 x 6", "steadiness")
+def test_stability_has_a_panel_for_each_measure_with_both_arms_value_and_interval(drawn):
+    judgement, figure = drawn.judgement("16 x 6"), drawn("16 x 6", "stability")
     *panels, legend = figure.axes
     assert [t.get_text() for t in legend.get_legend().get_texts()] == [
         "on-prem",
@@ -327,7 +338,7 @@ def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interv
     ]
     for axes, (name, kind) in zip(panels, KINDS.items(), strict=True):
         assert axes.get_title(loc="left").removesuffix(" (%)") == kind.label
-        measures = [comparison.steadiness[arm.name][name] for arm in comparison.arms]
+        measures = [of_arm[name] for of_arm in judgement.stability.values()]
         assert [t.get_text() for t in axes.texts] == [measure_text(m, kind) for m in measures]
         marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
         assert marks == pytest.approx([kind.scale * m.value for m in measures], nan_ok=True)
@@ -337,7 +348,7 @@ def test_steadiness_has_a_panel_for_each_measure_with_both_arms_value_and_interv
 
 
 def test_an_interval_beyond_the_axis_is_cut_and_said_so(drawn):
-    figure = drawn("16 x 3", "steadiness")
+    figure = drawn("16 x 3", "stability")
     assert foot(figure).endswith("A bar that leaves its axis is cut; the numbers are whole.")
     for axes in figure.axes:
         for bar in axes.collections:
@@ -355,7 +366,7 @@ def test_there_is_a_chart_of_each_promised_name():
 @every_chart
 def test_a_chart_is_a_png_with_something_in_it(drawn, name):
     chart = CHARTS[CHART_NAMES.index(name)]
-    png = chart_png(drawn.comparison("16 pictures"), chart, LIGHT)
+    png = chart_png(drawn.judgement("16 pictures"), chart, LIGHT)
     with Image.open(io.BytesIO(png)) as picture:
         picture.load()
         assert picture.format == "PNG"
@@ -367,7 +378,7 @@ def test_a_chart_is_a_png_with_something_in_it(drawn, name):
 @every_chart
 def test_a_chart_that_does_not_stand_alone_lacks_title_and_how_to_read_it(drawn, name):
     chart = CHARTS[CHART_NAMES.index(name)]
-    figure = chart.draw(drawn.comparison("16 pictures"), LIGHT, alone=False)
+    figure = chart.draw(drawn.judgement("16 pictures"), LIGHT, alone=False)
     text = said(figure)
     assert chart.title not in text
     assert chart.how_to_read.split(".")[0] not in text
@@ -375,10 +386,10 @@ def test_a_chart_that_does_not_stand_alone_lacks_title_and_how_to_read_it(drawn,
 
 
 @every_chart
-def test_the_same_comparison_gives_the_same_bytes_which_tell_nothing_else(drawn, name):
-    comparison = drawn.comparison("16 x 3")
-    png = chart_png(comparison, CHART[name], LIGHT)
-    assert png == chart_png(comparison, CHART[name], LIGHT)
+def test_the_same_judgement_gives_the_same_bytes_which_tell_nothing_else(drawn, name):
+    judgement = drawn.judgement("16 x 3")
+    png = chart_png(judgement, CHART[name], LIGHT)
+    assert png == chart_png(judgement, CHART[name], LIGHT)
     with Image.open(io.BytesIO(png)) as picture:
         assert set(picture.info) <= {"dpi"}
 
@@ -389,13 +400,13 @@ NO_UTF_8 = HOSTILE.encode() + b"# caf\xe9\n"
 
 @every_chart
 def test_settings_of_a_program_that_draws_with_matplotlib_change_no_byte(drawn, name):
-    comparison = drawn.comparison("16 x 3")
-    png = chart_png(comparison, CHART[name], LIGHT)
+    judgement = drawn.judgement("16 x 3")
+    png = chart_png(judgement, CHART[name], LIGHT)
     settings = {"font.size": 20, "text.usetex": True, "font.family": ["serif"]}
     settings |= {"axes.facecolor": "red", "lines.linewidth": 9, "axes.grid": True}
     with matplotlib.rc_context(settings):
         before = dict(dict.items(matplotlib.rcParams))
-        assert chart_png(comparison, CHART[name], LIGHT) == png
+        assert chart_png(judgement, CHART[name], LIGHT) == png
         assert dict(dict.items(matplotlib.rcParams)) == before  # and they are given back
 
 
@@ -460,7 +471,7 @@ def test_the_colours_of_the_arms_stand_out_from_both_backgrounds(colour, theme):
 
 @every_chart
 def test_nothing_is_darker_than_a_dark_background(drawn, name):
-    png = chart_png(drawn.comparison("16 x 3"), CHART[name], DARK)
+    png = chart_png(drawn.judgement("16 x 3"), CHART[name], DARK)
     with Image.open(io.BytesIO(png)) as picture:
         darkest, _ = picture.convert("L").getextrema()
     with Image.new("RGB", (1, 1), DARK.background) as pixel:
@@ -486,7 +497,7 @@ def bars_of(figure: Figure) -> list[tuple[str, float]]:
 def test_average_bars_are_the_means_in_the_colours_of_the_arms(tmp_path):
     on_prem = [row("a", proc_ms=1.0), row("b", proc_ms=4.0)]
     cloud = [row("a", proc_ms=10.0), row("b", proc_ms=20.0), row("only here", proc_ms=999.0)]
-    figure = CHART["avg_time"].draw(compared(tmp_path, on_prem, cloud))
+    figure = CHART["avg_time"].draw(judged(tmp_path, on_prem, cloud))
     assert bars_of(figure) == [(COLOURS[0], 2.5), (COLOURS[1], 15.0)]
     assert "mean 2.50 ms\nmedian 2.50 ms" in said(figure)
     assert "mean 15.0 ms\nmedian 15.0 ms" in said(figure)
@@ -495,7 +506,7 @@ def test_average_bars_are_the_means_in_the_colours_of_the_arms(tmp_path):
 def test_the_averages_come_with_the_interval_of_the_ratio_unless_it_is_void(drawn):
     estimate = drawn.comparison("16 x 3").per_picture
     figure = drawn("16 x 3", "avg_time")
-    assert f"the cloud / on-prem: {estimate.ratio:.2f} (95% interval" in said(figure)
+    assert f"the cloud / on-prem: {estimate.ratio:.2f}, 95% CI" in said(figure)
     assert "widened" not in said(figure)
     assert "widened by 25%" in foot(drawn("16 pictures", "avg_time"))
     assert "ratio" not in said(drawn("five columns", "avg_time"))
@@ -524,7 +535,7 @@ def test_total_bars_are_busy_time_and_makespan_of_each_arm_with_its_own_n(tmp_pa
         row("a", timestamp=BEGIN.isoformat(), proc_ms=500.0, **facts),
         row("b", timestamp=later, proc_ms=1000.0, **facts),
     ]
-    figure = CHART["total_time"].draw(compared(tmp_path, on_prem, cloud))
+    figure = CHART["total_time"].draw(judged(tmp_path, on_prem, cloud))
     expected = [(COLOURS[0], 2.0), (COLOURS[0], 2.0), (COLOURS[1], 1.5), (COLOURS[1], 11.0)]
     assert bars_of(figure) == expected
     assert "on-prem (embedded), n = 1" in said(figure)
@@ -557,7 +568,7 @@ def widths_of(figure: Figure) -> list[float]:
     return [bar.get_width() for bar in axes.patches]
 
 
-def test_coverage_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
+def test_completeness_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
     assert widths_of(drawn("partly failed", "completeness")) == [14, 2, 16, 16] * 2
     assert widths_of(drawn("partial", "completeness")) == [16, 16, 16, 16, 16, 11, 5]
     text = said(drawn("partial", "completeness"))
@@ -565,16 +576,16 @@ def test_coverage_bars_are_done_failed_and_missing_rows_by_arm_and_round(drawn):
     assert "completeness 94.8%: 91 of 96 rows" in text
 
 
-def test_coverage_of_many_rounds_is_summed_by_arm(drawn):
+def test_completeness_of_many_rounds_is_summed_by_arm(drawn):
     assert widths_of(drawn("2 x 60", "completeness")) == [120, 120]
     assert "on-prem, 60 rounds: 100% (120 done)" in said(drawn("2 x 60", "completeness"))
 
 
-def test_coverage_names_rows_that_do_not_count(tmp_path):
+def test_completeness_names_rows_that_do_not_count(tmp_path):
     first, second = both(4)
     other = [row("9.jpg", source="on_prem", run_id="other")]
     comparison = compared(tmp_path, first + first[:2] + other, second, run_id="run")
-    figure = CHART["completeness"].draw(comparison)
+    figure = CHART["completeness"].draw(judge_comparison(comparison))
     assert "on-prem: 100% (4 done, 2 duplicate)" in said(figure)
     assert "Not counted, on-prem: 1 late, 0 unknown rows." in foot(figure)
     assert "Not counted, the cloud" not in foot(figure)
@@ -585,7 +596,7 @@ def test_coverage_names_rows_that_do_not_count(tmp_path):
     [(0, 0, "0%"), (0, 9, "0%"), (9, 9, "100%"), (1, 10**6, "0.1%"), (10**6 - 1, 10**6, "99.9%")],
 )
 def test_only_all_is_100_percent_and_only_nothing_0(part, whole, text):
-    assert charts.share_text(part, whole) == text
+    assert share_text(part, whole) == text
 
 
 def test_phase_bars_are_means_of_warm_pictures_and_of_cold_starts_apart(drawn):
@@ -632,7 +643,7 @@ def test_ratios_are_geometric_means_over_the_rounds_sorted_with_the_range_as_whi
     first = rows("on_prem", *((key, n, 10.0) for key, n in names))
     times = (0.5, 1.0, 10.0, 3200.0, 4.0, 10.0)
     second = rows("cloud", *((key, n, ms) for (key, n), ms in zip(names, times, strict=True)))
-    figure = CHART["paired_ratio"].draw(compared(tmp_path, first, second))
+    figure = CHART["paired_ratio"].draw(judged(tmp_path, first, second))
     (axes,) = figure.axes
     slower, faster, equal = ratios_drawn(figure).values()
     assert (slower, faster, equal) == (pytest.approx([4.0]), pytest.approx([0.2]), [1.0])
@@ -670,7 +681,7 @@ def test_without_an_estimate_the_ratios_have_no_mean(tmp_path):
     first, second = both(2, 2)
     comparison = compared(tmp_path, first, [second[0], second[3]], allow_partial=True)
     comparison = replace(comparison, per_picture=None)
-    figure = CHART["paired_ratio"].draw(comparison)
+    figure = CHART["paired_ratio"].draw(judge_comparison(comparison))
     assert sum(map(len, ratios_drawn(figure).values())) == 2
     assert "geometric mean" not in said(figure)
 
@@ -708,7 +719,7 @@ def test_the_timeline_draws_each_phase_of_each_picture_in_order_of_begin(tmp_pat
     phases = {"fetch_ms": 1000.0, "proc_ms": 2000.0, "store_ms": 500.0}
     first = [at(5, "late", **phases), at(3, "early", **phases)]
     second = [at(90, "late", **phases), at(91, "early", **phases)]
-    figure = CHART["timeline"].draw(compared(tmp_path, first, second))
+    figure = CHART["timeline"].draw(judged(tmp_path, first, second))
     panel, other, _ = figure.axes
     drawn = [
         [path.get_extents() for path in part.get_paths()]
@@ -718,15 +729,15 @@ def test_the_timeline_draws_each_phase_of_each_picture_in_order_of_begin(tmp_pat
     spans = [[(box.x0, box.x1) for box in boxes] for boxes in drawn]
     assert spans == [[(0, 1), (2, 3)], [(1, 3), (3, 5)], [(3, 3.5), (5, 5.5)]]
     assert [round(box.y0) for box in drawn[0]] == [0, 1]
-    assert "makespan 5.50 s" in panel.get_title(loc="left")
-    assert "makespan 4.50 s" in other.get_title(loc="left")
+    assert "makespan 5.5 s" in panel.get_title(loc="left")
+    assert "makespan 4.5 s" in other.get_title(loc="left")
     assert panel.get_xlim()[1] >= 5.5
 
 
 def test_pictures_in_work_are_counted_over_time(tmp_path):
     phases = {"fetch_ms": 0.0, "proc_ms": 2000.0, "store_ms": 0.0}
     first = [at(0, "a", **phases), at(1, "b", **phases), at(6, "c", **phases)]
-    figure = CHART["timeline"].draw(compared(tmp_path, first, first))
+    figure = CHART["timeline"].draw(judged(tmp_path, first, first))
     steps, _ = (part for part in figure.axes[-1].patches if isinstance(part, StepPatch))
     values, edges, _ = steps.get_data()
     middle = (edges[1:] + edges[:-1]) / 2
@@ -738,7 +749,7 @@ def test_pictures_in_work_are_counted_over_time(tmp_path):
 def test_of_several_rounds_the_timeline_draws_the_first_and_says_so(drawn):
     figure = drawn("16 x 3", "timeline")
     assert "Round 1 of 3 is drawn." in foot(figure)
-    spans = [charts.seconds(span) for span in drawn.comparison("16 x 3").first.makespans_s]
+    spans = [seconds(span) for span in drawn.comparison("16 x 3").first.makespans_s]
     assert spans[0] not in spans[1:]
     assert f"on-prem: 16 pictures, makespan {spans[0]}" in said(figure)
     assert "Round" not in foot(drawn("16 pictures", "timeline"))
@@ -753,7 +764,7 @@ def test_a_timeline_without_timestamps_says_so(drawn):
 def test_a_picture_without_timestamp_makes_the_makespan_unknown_and_the_others_are_drawn(tmp_path):
     first, second = both(4)
     first[2] = replace(first[2], timestamp="?")
-    figure = CHART["timeline"].draw(compared(tmp_path, first, second))
+    figure = CHART["timeline"].draw(judged(tmp_path, first, second))
     assert "on-prem: 4 pictures, makespan unknown (1 without timestamp)" in said(figure)
     assert len(figure.axes[0].collections[0].get_paths()) == 3
 
@@ -766,7 +777,7 @@ def points_of(axes) -> np.ndarray:
 def test_stability_draws_residuals_in_order_of_begin_round_after_round(tmp_path):
     first, second = both(16, 3)
     comparison = compared(tmp_path, first[::-1], second[::-1])
-    panels = CHART["stability"].draw(comparison).axes
+    panels = CHART["stability_over_time"].draw(judge_comparison(comparison)).axes
     for axes, arm in zip(panels, ("on_prem", "cloud"), strict=True):
         rows = comparison.rows[arm].sort_values("begin_s")
         assert points_of(axes)[:, 0].tolist() == list(range(1, 49))
@@ -782,7 +793,7 @@ def test_the_running_median_follows_a_change_of_speed_and_not_an_outlier(tmp_pat
         for place, r in enumerate(first)
         for ms in [900.0 if place == 20 else 100.0 if place < 80 else 130.0]
     ]
-    axes = CHART["stability"].draw(compared(tmp_path, first, second)).axes[0]
+    axes = CHART["stability_over_time"].draw(judged(tmp_path, first, second)).axes[0]
     (median,) = (line for line in axes.lines if len(line.get_xdata()) == 100)
     values = median.get_ydata()
     assert values[20] == pytest.approx(0, abs=3)
@@ -793,7 +804,7 @@ def test_the_running_median_follows_a_change_of_speed_and_not_an_outlier(tmp_pat
 def test_points_far_off_are_counted_and_kept_at_the_edge_of_the_axis(tmp_path):
     first, second = both(100, proc_ms=100.0)
     first[50] = replace(first[50], proc_ms=900.0)
-    axes = CHART["stability"].draw(compared(tmp_path, first, second)).axes[0]
+    axes = CHART["stability_over_time"].draw(judged(tmp_path, first, second)).axes[0]
     assert axes.get_title(loc="left") == "on-prem: n = 100, 1 beyond the axis (crosses at its edge)"
     assert len(points_of(axes)) == 100
     assert abs(points_of(axes)[:, 1]).max() <= axes.get_ylim()[1]
@@ -808,13 +819,13 @@ def test_points_far_off_are_counted_and_kept_at_the_edge_of_the_axis(tmp_path):
     ],
 )
 def test_where_no_residual_is_known_stability_says_why(drawn, case, reason):
-    assert said(drawn(case, "stability")).count(reason) == 2
+    assert said(drawn(case, "stability_over_time")).count(reason) == 2
 
 
 def test_pictures_that_were_processed_in_one_of_two_rounds_have_no_residual(tmp_path):
     first, second = both(2, 2)
     comparison = compared(tmp_path, [first[0], first[3]], second, allow_partial=True)
-    text = said(CHART["stability"].draw(comparison))
+    text = said(CHART["stability_over_time"].draw(judge_comparison(comparison)))
     assert text.count("no picture was processed in two rounds") == 1
 
 
@@ -837,19 +848,19 @@ def test_an_even_sample_has_no_more_than_it_may_and_both_ends(count, most):
         ("size_vs_time", "MAX_POINTS", "Of 250 pairs an even sample of 10 is drawn."),
         ("paired_ratio", "MAX_POINTS", "Of 250 pictures an even sample of 10 is drawn."),
         ("timeline", "MAX_BARS", "Of 250 pictures an even sample of 10 is drawn."),
-        ("stability", "MAX_POINTS", "Of 250 times an even sample of 10 is drawn."),
+        ("stability_over_time", "MAX_POINTS", "Of 250 times an even sample of 10 is drawn."),
     ],
 )
 def test_of_many_points_a_sample_is_drawn_and_the_foot_says_so(
     tmp_path, monkeypatch, name, constant, note
 ):
     comparison = compared(tmp_path, *both(250))
-    assert "sample" not in foot(CHART[name].draw(comparison))
+    assert "sample" not in foot(CHART[name].draw(judge_comparison(comparison)))
     monkeypatch.setattr(charts, constant, 10)
-    figure = CHART[name].draw(comparison)
+    figure = CHART[name].draw(judge_comparison(comparison))
     assert foot(figure).count(note) == 1
     axes = figure.axes[0]
-    if name in ("size_vs_time", "paired_ratio", "stability"):
+    if name in ("size_vs_time", "paired_ratio", "stability_over_time"):
         count = 20 if name == "size_vs_time" else 10
         assert len(points_of(axes)) == count
     if name == "timeline":

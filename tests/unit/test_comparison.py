@@ -23,10 +23,12 @@ from metrics.analysis.comparison import (
     summarise,
 )
 from metrics.analysis.interval import estimate_ratio
+from metrics.analysis.judgement import judge_comparison
 from metrics.analysis.ledger import Manifest, parse_manifest
 from metrics.analysis.output_equivalence import PixelDifference
 from metrics.analysis.rounds import split_passes
 from metrics.analysis.rows import read_rows
+from metrics.analysis.stability_measures import Measure
 from metrics.common.cli import UserError
 from metrics.report.verdict import (
     equivalence_line,
@@ -469,8 +471,11 @@ def test_failures_of_copies_are_one_failure_in_the_interval():
     rows = [on_prem_row(k, **FAILED) for k in keys], [row(k, **FAILED) for k in keys]
     copies = compared(*rows, manifest=manifest_with(dict.fromkeys(keys, "one")))
     one = compared([rows[0][0]], [rows[1][0]])
-    measure = "failures_per_1000"
-    assert copies.steadiness["cloud"][measure] == one.steadiness["cloud"][measure]
+
+    def failures_of(comparison: Comparison) -> Measure:
+        return judge_comparison(comparison).stability["cloud"]["failures_per_1000"]
+
+    assert failures_of(copies) == failures_of(one)
     assert copies.first.failed == 40
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,12 +22,14 @@ from rows import row
 from lambda_function.metrics_log import HEADER, rows_to_csv
 from metrics.analysis import output_equivalence
 from metrics.analysis.comparison import ARMS_OF_SELF_CHECK, Comparison, compare
+from metrics.analysis.judgement import judge_comparison
 from metrics.analysis.ledger import Manifest
 from metrics.analysis.rounds import first_arm_leads, split_passes
 from metrics.analysis.rows import read_rows
-from metrics.analysis.steadiness import KINDS, measure_text
+from metrics.analysis.stability_measures import KINDS, measure_text
+from metrics.common.text import DASH
 from metrics.report.charts import CHARTS, LIGHT, chart_png
-from metrics.report.page import DASH, ReportChart, render_report, slowest_pictures, thumbnail
+from metrics.report.page import ReportChart, render_report, slowest_pictures, thumbnail
 from metrics.report.verdict import (
     equivalence_line,
     ledger_line,
@@ -181,7 +184,8 @@ def no_output(arm: str, key: str, sha256: str) -> None:
 
 
 def page_of(comparison: Comparison, outputs=no_output, changes=()) -> str:
-    return render_report(comparison, charts(), slowest_pictures(comparison, outputs), changes)
+    judgement = replace(judge_comparison(comparison), changes=changes)
+    return render_report(judgement, charts(), slowest_pictures(comparison, outputs))
 
 
 class Page(HTMLParser):
@@ -358,7 +362,7 @@ def test_the_estimate_has_ratio_interval_p_values_allowance_and_detectable_diffe
     assert "allowance for drift none needed" in text
     assert "detectable difference, power 80%" in text
     assert f"without cold starts: {comparison.ratio_without_cold:.3f}." in text
-    assert "signed-rank test over the pictures: p below 0.0001." in text
+    assert "signed-rank test over the pictures: p < 0.001." in text
     assert "knows nothing of the machine's drift" in text
 
 
@@ -601,13 +605,11 @@ def test_the_page_needs_nothing_but_itself(states, state):
     assert "@import" not in style
 
 
-def test_every_measure_of_steadiness_stands_in_the_page_with_interval_or_reason(states):
+def test_every_measure_of_stability_stands_in_the_page_with_interval_or_reason(states):
     comparison = states["comparable"]
-    text = said(comparison, "stability")
+    stability, text = judge_comparison(comparison).stability, said(comparison, "stability")
     for name, kind in KINDS.items():
-        both = [
-            measure_text(comparison.steadiness[arm.name][name], kind) for arm in comparison.arms
-        ]
+        both = [measure_text(of_arm[name], kind) for of_arm in stability.values()]
         assert " ".join([kind.label, *both]) in text
     assert "never retries no log lines" in text
 
@@ -774,11 +776,11 @@ def test_a_script_in_a_picture_s_name_does_not_run(browser, pages):
 
 
 def test_the_project_s_own_charts_are_all_in_the_page(browser, states, tmp_path):
-    comparison, drawn = states["comparable"], []
+    judgement, drawn = judge_comparison(states["comparable"]), []
     for chart in CHARTS:
-        png = chart_png(comparison, chart, LIGHT)
+        png = chart_png(judgement, chart, LIGHT)
         drawn.append(ReportChart(chart.name, chart.title, chart.how_to_read, png, png))
-    (path := tmp_path / "report.html").write_text(render_report(comparison, drawn, []))
+    (path := tmp_path / "report.html").write_text(render_report(judgement, drawn, []))
     show(browser, path.as_uri(), (390, 844), "dark")
     shown = browser.execute_script(
         "return Array.from(document.querySelectorAll('figure'), figure =>"

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lambda_function.emulator.cpu_quota import FULL_VCPU_MB
 from metrics.analysis.stability import (
     FEW_PICTURES,
-    FULL_VCPU_MB,
     NEIGHBOURS,
     cpu_utilisation,
     place_in_pass,
@@ -19,6 +19,7 @@ from metrics.analysis.stability import (
     warnings_of_arm,
     warnings_of_machine,
 )
+from metrics.common.paths import PROJECT
 from onprem_images.dataset import Picture, order_of_pass
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -311,3 +312,8 @@ def test_all_that_slowed_one_step_is_warned_of():
 )
 def test_a_record_that_saw_nothing_causes_no_warning(record):
     assert warnings_of_machine(record) == []
+
+
+def test_the_template_s_memory_is_what_gives_one_vcpu():
+    text = (PROJECT / "lambda_function" / "stack" / "template.yaml").read_text()
+    assert f"  MemorySize:\n    Type: Number\n    Default: {FULL_VCPU_MB}\n" in text

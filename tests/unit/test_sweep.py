@@ -7,7 +7,6 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from test_rows import frame
 
 from metrics.analysis import sweep
 from metrics.analysis.comparison import compare
-from metrics.analysis.cost import Bill, Usage
 from metrics.analysis.interval import RatioEstimate, geometric_mean_ci
 from metrics.analysis.ledger import parse_manifest
 from metrics.analysis.sweep import (
@@ -36,11 +34,13 @@ from metrics.analysis.sweep_results import (
     Point,
     crossings,
     memory_sentence,
+    point_of,
     quotient,
     scale_sentence,
     speed_ups,
     sweeps_of,
 )
+from metrics.collect.invocations import Invocation, invocations_from_csv, invocations_to_csv
 from metrics.common.cli import UserError, positive_ints
 from metrics.common.findings import Finding
 from onprem_images.dataset import Picture, manifest_bytes
@@ -228,17 +228,6 @@ def test_only_names_that_keep_gives_are_unpacked(name, is_ours):
 
 # --- what follows -------------------------------------------------------------------------------
 
-USAGE = Usage(
-    pictures=4,
-    invocations=4,
-    gb_s=0.4,
-    s3_puts=12,
-    s3_gets=8,
-    stored_gb=0,
-    transfer_out_gb=0,
-    logs_gb=0,
-)
-
 
 def point(
     setting: Setting,
@@ -248,6 +237,7 @@ def point(
     lost: bool = False,
 ) -> Point:
     """A point whose arms took so long in each round: its one picture did."""
+    memory_mb = setting.memory_mb or 1769
     arms = {"on_prem": on_prem_s, "cloud": cloud_s}
     rows = {
         source: frame(
@@ -259,7 +249,8 @@ def point(
                     cpu_ms=1000 * s,
                     fetch_ms=0.0,
                     store_ms=0.0,
-                    memory_mb=setting.memory_mb or 1769,
+                    memory_mb=memory_mb,
+                    request_id=f"id {number}" if source == "cloud" else "",
                 )
                 for number, s in enumerate(spans, 1)
                 if not (lost and source == "cloud" and number == 1)
@@ -270,9 +261,12 @@ def point(
     picture = Picture("a.jpg", None, 1000, "ab")
     manifest = parse_manifest(manifest_bytes("run", len(cloud_s), [picture]))
     comparison = compare(rows["on_prem"], rows["cloud"], manifest=manifest)
-    bill = Bill(USAGE, 4, 4, 0, 0, 0, setting.memory_mb or 1769, 80, False)
-    billed = pd.DataFrame({"billed_ms": ms, "duration_ms": ms, "pictures": 1.0}) if ms else None
-    return Point(setting, comparison, bill if ms else None, billed)
+    reports = [
+        Invocation(f"id {number}", one_ms, one_ms, 0, memory_mb, 80, False, "x86_64", 3, 2)
+        for number, one_ms in enumerate(ms or [], 1)
+    ]
+    invocations = invocations_from_csv(invocations_to_csv(reports)) if ms else None
+    return point_of(setting, comparison, invocations)
 
 
 def at_scale(n: int, on_prem_s: list[float], cloud_s: list[float], **more) -> Point:
@@ -442,7 +436,7 @@ def test_a_quotient_with_a_point_of_one_round_has_its_allowance_and_the_others_s
 def test_time_and_cost_are_multiplied_round_by_round():
     """They follow from the same durations, so that their errors add up."""
     found = at_memory(512, [100.0, 150.0, 80.0])
-    product = [t * c for t, c in zip(found._times_ms, found._costs_usd, strict=True)]
+    product = [t * c for t, c in zip(found.times_ms, found.costs_usd, strict=True)]
     assert found.product == geometric_mean_ci(product)
 
 

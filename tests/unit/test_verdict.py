@@ -13,15 +13,13 @@ from test_rows import frame, on_prem_row
 
 from metrics.analysis.comparison import Comparison, compare
 from metrics.analysis.interval import DRIFT_MARGIN, RatioEstimate
-from metrics.common.findings import Finding, counted
+from metrics.analysis.run_diff import speed_text
+from metrics.common.findings import Finding
+from metrics.common.text import counted, difference, p_value, rounded_alike
 from metrics.report.verdict import (
-    difference,
     equivalence_line,
-    in_words,
     ledger_line,
-    p_text,
     ratio_line,
-    rounded_alike,
     table,
     verdict_per_picture,
     verdict_whole_job,
@@ -342,7 +340,7 @@ def test_a_ratio_and_its_interval_are_rounded_alike(numbers, texts):
 )
 def test_a_ratio_alone_is_put_in_words(log, text):
     estimate = RatioEstimate(3, 1, log, 0.0, 0.0, DRIFT_MARGIN)
-    said = in_words(estimate, "faster", "slower", "than before")
+    said = speed_text(estimate)
     assert said.startswith(text)
     assert said.endswith("3 pictures widened by 25% for drift between the passes)")
 
@@ -352,7 +350,7 @@ def test_a_ratio_alone_is_put_in_words(log, text):
     [(1, "p = 1.000"), (0.0311, "p = 0.031"), (0.001, "p = 0.001"), (1e-9, "p < 0.001")],
 )
 def test_a_probability_is_written_as_statisticians_do(p, text):
-    assert p_text(p) == text
+    assert p_value(p) == text
 
 
 # --- tables and lines ---------------------------------------------------------------------------
@@ -388,7 +386,7 @@ def test_the_same_work_line_counts_every_state():
 def test_the_ratio_line_gives_mean_test_and_range():
     assert ratio_line(judged(TWICE)) == (
         "cloud/on_prem time per picture: geometric mean 2.01, 95% CI 1.76 to 2.30, "
-        f"paired test {p_text(judged(TWICE).per_picture.p_value)}; "
+        f"paired test {p_value(judged(TWICE).per_picture.p_value)}; "
         "ratios from 1.960 to 2.060, median 2.020"
     )
     assert ratio_line(compare(frame([on_prem_row("a")]), frame([row("b")]))) == ""

@@ -4,10 +4,18 @@ import numpy as np
 import pandas as pd
 
 from metrics.analysis.comparison import ARMS, Arm
-from metrics.analysis.interval import DRIFT_MARGIN, estimate_ratio
+from metrics.analysis.interval import (
+    DRIFT_MARGIN,
+    MIN_PICTURES,
+    RatioEstimate,
+    drift_margin_text,
+    estimate_ratio,
+    ratio_text,
+    times_text,
+)
 from metrics.analysis.stability import MIN_CPU_UTILISATION, cpu_utilisation
-from metrics.common.findings import Finding, counted
-from metrics.report.verdict import MIN_PICTURES, in_words
+from metrics.common.findings import Finding
+from metrics.common.text import counted, counted_pictures
 
 
 def describe_changes(
@@ -65,7 +73,17 @@ def _speed(old: pd.DataFrame, new: pd.DataFrame, rows: tuple, contents: pd.Serie
     )
     if crowded and not estimate.includes_1 and of_cpu.includes_1:
         return "cannot tell whether its speed changed: the processor was shared"
-    return in_words(estimate, "faster", "slower", "than before")
+    return speed_text(estimate)
+
+
+def speed_text(estimate: RatioEstimate) -> str:
+    """`1.83x slower than before (95% CI ...)`, or that nobody can tell."""
+    basis = f", {counted_pictures(estimate.pictures, estimate.copies)}{drift_margin_text(estimate)}"
+    if estimate.includes_1:
+        ratio = f"(ratio {ratio_text(estimate)}{basis})"
+        return f"cannot tell whether it is faster or slower than before {ratio}"
+    side = "slower" if estimate.ratio > 1 else "faster"
+    return times_text(estimate, f"{side} than before", basis)
 
 
 def _by_picture(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,15 +11,22 @@ from test_stability import passes
 
 from metrics.analysis.cost import Bill, Usage
 from metrics.analysis.interval import CONFIDENCE
+from metrics.analysis.judgement import judge_comparison
 from metrics.analysis.rows import REFERENCE_COLUMNS
-from metrics.analysis.steadiness import KINDS, Measure, measure_text, retries, share, steadiness
+from metrics.analysis.stability_measures import (
+    KINDS,
+    Measure,
+    measure_text,
+    measures_of,
+    share,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 BY_ROUND = ("cv", "drift_in_round", "drift_over_run", "tail_ratio")
 
 
 def measured(rows: pd.DataFrame, source: str = "on_prem") -> dict[str, Measure]:
-    return steadiness(rows.assign(status="ok", cold_start=False), source)
+    return measures_of(rows.assign(status="ok", cold_start=False), source)
 
 
 def simulated(seed: int, pictures: int = 100, rounds: int = 4) -> dict[str, Measure]:
@@ -88,7 +95,7 @@ def test_two_rounds_in_one_order_tell_nothing_of_drift_in_a_round():
     assert drift.note == "the order tells nothing"
 
 
-def test_a_mix_of_sizes_is_no_unsteadiness():
+def test_a_mix_of_sizes_is_no_instability():
     alike, mixed = (measured(passes(100, 4, noise=0.03, sizes=sizes)) for sizes in (0.0, 1.0))
     for name in ("cv", "tail_ratio"):
         assert mixed[name].value == pytest.approx(alike[name].value, rel=0.02)
@@ -108,7 +115,7 @@ def test_failures_and_cold_starts_are_counted_over_all_rows():
     rows = passes(10, 4).assign(status="ok", cold_start=False)
     rows.loc[rows.index[:2], "status"] = "error"
     rows.loc[rows.index[:3], "cold_start"] = True
-    found = steadiness(rows, "cloud")
+    found = measures_of(rows, "cloud")
     assert found["failures_per_1000"].value == pytest.approx(50)
     assert found["cold_start_share"].value == pytest.approx(3 / 40)
 
@@ -116,7 +123,8 @@ def test_failures_and_cold_starts_are_counted_over_all_rows():
 def test_retries_are_of_the_tries_that_lambda_reported():
     usage = Usage(10, 12, 1, 1, 1, 1, 1, 1)
     bill = Bill(usage, 100, 90, 10, 0, 0, 1769, 80, False)
-    assert retries(bill) == share(10, 100, 1000)
+    found = measures_of(passes(10, 3).assign(status="ok", cold_start=False), "cloud", bill=bill)
+    assert found["retries_per_1000"] == share(10, 100, 1000)
 
 
 def test_without_log_lines_and_on_prem_there_are_no_retries_and_a_reason():
@@ -161,21 +169,21 @@ def test_odd_rows_give_a_number_or_a_reason(case):
 
 
 def test_rows_that_all_failed_have_no_times_but_a_failure_rate():
-    found = steadiness(passes(30, 4).assign(status="error", cold_start=False), "cloud")
+    found = measures_of(passes(30, 4).assign(status="error", cold_start=False), "cloud")
     assert_whole(found)
     assert found["failures_per_1000"].value == 1000
 
 
 def test_a_file_of_five_columns_does_not_tell_cold_starts(tmp_path):
     comparison = compared(tmp_path, *both(30), columns=len(REFERENCE_COLUMNS))
-    for found in comparison.steadiness.values():
+    for found in judge_comparison(comparison).stability.values():
         assert_whole(found)
         assert found["cold_start_share"].note == "not in the file"
 
 
 def test_a_comparison_has_the_measures_of_both_arms(tmp_path):
     first, second = rows_of("on_prem", 30, 4), rows_of("cloud", 30, 4)
-    found = compared(tmp_path, first, second).steadiness
+    found = judge_comparison(compared(tmp_path, first, second)).stability
     assert list(found) == ["on_prem", "cloud"]
     assert found["cloud"]["cold_start_share"].value == pytest.approx(2 / 120)
     assert found["on_prem"]["cold_start_share"].value == 0

@@ -1,7 +1,7 @@
-"""How steady was an arm, in numbers with intervals.
+"""Stability of an arm in numbers with intervals; stability.py has the warnings.
 
 All but the shares are about residuals (see stability.py): what a picture's time was beyond what was
-to be expected of it, so that a mix of large and small pictures does not look like unsteadiness.
+to be expected of it, so that a mix of large and small pictures does not look like instability.
 Each round gives a value; the measure is their geometric mean, and its interval is Student's t over
 the rounds. Shares have an exact binomial interval (Clopper and Pearson, 1934), as if each row were
 independent of the others: pictures that fail in every round make it too narrow.
@@ -17,6 +17,7 @@ from scipy import stats
 from metrics.analysis.cost import Bill
 from metrics.analysis.interval import CONFIDENCE, MAX_LOG, estimate_ratio
 from metrics.analysis.stability import MIN_PLACE_SD, beyond_expected, place_in_pass, residuals
+from metrics.common.text import digits
 
 MIN_VALUES = 5  # of fewer times, a round's spread or slope says nothing
 MIN_ROUNDS_FOR_SPREAD = 3
@@ -55,8 +56,11 @@ KINDS = {
 }
 
 
-def steadiness(
-    rows: pd.DataFrame, source: str, contents: pd.Series | None = None
+def measures_of(
+    rows: pd.DataFrame,
+    source: str,
+    contents: pd.Series | None = None,
+    bill: Bill | None = None,
 ) -> dict[str, Measure]:
     """Measures of an arm by the names in KINDS, from the rows that count (with `begin_s`).
     `contents` by image key: copies of a picture that fail in a round are one failure.
@@ -64,7 +68,7 @@ def steadiness(
     `cv` is the spread of a picture's times over the rounds, `tail_ratio` how much longer beyond
     their expectation the slowest hundredth took than the middle one (of under 70 pictures or so,
     the slowest one); both within a round. Drifts are parts of 1, above 0 where the arm became
-    slower. What is known of retries comes with a bill, see `retries`.
+    slower. Retries of the cloud are known from its `bill`.
     """
     done = rows[rows["status"] == "ok"]
     place = beyond_expected(place_in_pass(done), done)
@@ -76,12 +80,16 @@ def steadiness(
         "tail_ratio": _at_least_1(_over_rounds(known, _log_tail)),
         "cold_start_share": _cold_starts(rows),
         "failures_per_1000": _failures(rows, contents),
-        "retries_per_1000": Measure(note="no log lines" if source == "cloud" else "never retries"),
+        "retries_per_1000": _retries(source, bill),
     }
 
 
-def retries(bill: Bill) -> Measure:
-    """Tries of the cloud that were not a request's first, per 1,000 tries with a REPORT line."""
+def _retries(source: str, bill: Bill | None) -> Measure:
+    """Tries that were not a request's first, per 1,000 tries with a REPORT line."""
+    if source != "cloud":
+        return Measure(note="never retries")
+    if bill is None:
+        return Measure(note="no log lines")
     return share(bill.retries, bill.reported + bill.retries, PER_1000)
 
 
@@ -119,8 +127,8 @@ def _written(number: float, kind: Kind) -> str:
     scaled = kind.scale * number
     if abs(scaled) >= TOO_LARGE:
         return f"over {TOO_LARGE:,}"
-    decimals = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-    return f"{scaled:{'+' if kind.signed else ''},.{decimals}f}"
+    text = digits(scaled, max_decimals=2)
+    return f"+{text}" if kind.signed and not text.startswith("-") else text
 
 
 # --- values by round ----------------------------------------------------------------------------
