@@ -1,19 +1,23 @@
 """What makes the scripts behave alike: exit codes, one line for a user's error, flag types."""
 
 import argparse
+import difflib
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from metrics.common.paths import IMAGES
+from metrics.common.paths import PROJECT
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # argparse itself exits with 2 on wrong usage
 # What to do about the errors of AWS that a user meets most, by code.
 _SIGN_IN = "the credentials are expired or unknown; sign in again, or use another --profile"
-_ALLOW = "the credentials lack this permission; see the policy in the README, or use --profile"
+_ALLOW = (
+    "the credentials lack this permission; see the policy in lambda_function/README.md, "
+    "or use --profile"
+)
 _REGION = "the bucket is in another region; name it with --region"
 _BUCKET = "check --stack, --input-bucket, --output-bucket and --region"
 NEXT_STEPS = {
@@ -28,6 +32,11 @@ NEXT_STEPS = {
     "OptInRequired": "the account must enable that region first; or use another --region",
     "InvalidToken": _SIGN_IN,
 }
+# Groups of --help in their order, so that a flag stands under the same title everywhere.
+GROUPS = PICTURES, ROUNDS, CLOUD, FUNCTION, SWEEPS, OUTPUT, COST, RARE = (
+    *("pictures and run", "rounds", "cloud", "function", "sweeps", "output and judgement"),
+    *("cost assumptions", "rarely used"),
+)
 CREDENTIALS = re.compile(r"(https?://).*@", re.IGNORECASE | re.DOTALL)
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -135,6 +144,17 @@ def percentage(text: str) -> float:
     return percent / 100
 
 
+def precision(text: str) -> float:
+    """A percentage up to 100: an interval that is wider to either side holds "twice as fast" and
+    "as fast" alike, so it answers nothing."""
+    if (half_width := percentage(text)) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} answers nothing: an interval so wide holds twice as fast and as fast alike; "
+            "use 100% at most, such as 5%"
+        )
+    return half_width
+
+
 def positive_ints(text: str) -> tuple[int, ...]:
     """`8,32,128`, each above the one before."""
     numbers = tuple(map(positive_int, text.split(",")))
@@ -151,25 +171,84 @@ def run_id(text: str) -> str:
     return text
 
 
-def add_images_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which pictures there are, for every script that lists them: all of them list the same."""
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
-    parser.add_argument(
-        "--all-files",
-        action="store_true",
-        help="also take what systems and programs leave beside pictures (@eaDir, ._*, *.xmp, ...)",
-    )
+class ScriptParser(argparse.ArgumentParser):
+    """A parser whose help is in groups by purpose, and shows every default that is a value; one
+    that says which flag a mistyped one may mean."""
+
+    def __init__(self, **how: object):
+        usage = {"usage": "%(prog)s [flags]"}
+        super().__init__(**(usage | how), formatter_class=_Formatter, allow_abbrev=False)
+        self._groups = {title: self.add_argument_group(title) for title in GROUPS}
+
+    def group(self, title: str) -> "argparse._ActionsContainer":
+        """One of GROUPS. The first is the one that argparse puts --help into."""
+        return self if title == PICTURES else self._groups[title]
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Nothing is left over: an unknown word ends the script here. So it does in a sub-command,
+        whose parser knows its flags."""
+        words = self._with_values(sys.argv[1:] if args is None else args)
+        found, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
+        return found, unknown
+
+    def _with_values(self, words: Iterable[str]) -> list[str]:
+        """`words`, with a value that begins with one minus joined to its flag (`--precision=-5%`),
+        so that it is called wrong, and not missing. Exits 2 for a value that is empty."""
+        joined: list[str] = []
+        for word in words:
+            if joined and self._takes_value(joined[-1]) and re.match(r"(?!-h$)-[^-]|$", word):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+            flag, _, value = joined[-1].partition("=")
+            if "=" in joined[-1] and not value and self._takes_value(flag):
+                self.error(f"argument {flag}: '' is not a value; give one, or leave the flag out")
+        return joined
+
+    def _takes_value(self, word: str) -> bool:
+        action = self._option_string_actions.get(word)
+        return action is not None and action.nargs != 0
+
+    def _hint(self, unknown: list[str]) -> str:
+        """Which flag the first unknown word is near to, or begins; else nothing."""
+        word = unknown[0].partition("=")[0]
+        name, known = word.strip("-").lower().replace("_", "-"), self._names()
+        if not word.startswith("-") or not name:
+            return ""
+        if name in known and f"--{name}" == word:
+            return "; flags stand after the command"
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        near = near or [one for one in known if one.startswith(name)]
+        return f"; did you mean --{near[0]}?" if near else ""
+
+    def _names(self) -> list[str]:
+        """Of all flags, also of sub-commands."""
+        own = [a for a in self._actions if a.help != argparse.SUPPRESS]
+        names = {flag.strip("-") for action in own for flag in action.option_strings}
+        for action in own:
+            if isinstance(action, argparse._SubParsersAction):
+                names.update(*(command._names() for command in action.choices.values()))
+        return sorted(names)
 
 
-def script_parser(docstring: str) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring, and shows every default that is a value."""
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=25)
 
-    class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-        def _get_help_string(self, action: argparse.Action) -> str | None:
-            if action.default is None or action.default is False:
-                return action.help  # which says itself what happens without the flag
-            return super()._get_help_string(action)
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if isinstance(default, Path) and default.is_relative_to(PROJECT):
+            # As it is called in the READMEs, wherever the checkout lies; a folder has no suffix.
+            default = f"{default.relative_to(PROJECT)}{'' if default.suffix else '/'}"
+        if default is None or default is False or default in ((), argparse.SUPPRESS):
+            return action.help  # which says itself what happens without the flag
+        return f"{action.help} (default: {str(default).replace('%', '%%')})"
 
-    return argparse.ArgumentParser(
-        description=docstring, formatter_class=Formatter, allow_abbrev=False
-    )
+
+def script_parser(docstring: str, first_group: str = "options") -> ScriptParser:
+    """A parser whose help begins with the script's docstring."""
+    parser = ScriptParser(description=docstring)
+    parser._optionals.title = first_group
+    return parser

@@ -26,7 +26,7 @@ from metrics.analysis.rows import read_rows
 from metrics.analysis.run_record import record_of
 from metrics.analysis.steadiness import retries
 from metrics.analysis.stopping import plan_lines
-from metrics.analysis.sweep import Setting, kept_settings
+from metrics.analysis.sweep import MAIN, Setting, kept_settings
 from metrics.analysis.sweep_results import Point, Sweep, sweeps_of
 from metrics.collect.invocations import billed_by_round, invocations_from_csv, with_invocations
 from metrics.common.cli import DONE, FAILED, UserError, cloud_problem
@@ -269,14 +269,14 @@ def setting_of(comparison: Comparison) -> Setting:
     """What the comparison itself was done with, by its record; without one, by its rows."""
     rows = comparison.rows[comparison.second.name]
     from_rows = Setting(
-        kind="",
+        kind=MAIN,
         pictures=rows["image_key"].nunique(),
         rounds=rows["round"].nunique(),
         workers=comparison.first.workers,
         concurrency=comparison.second.workers,
     )
     try:
-        return replace(from_rows, **{**comparison.record.get("setting", {}), "kind": ""})
+        return replace(from_rows, **{**comparison.record.get("setting", {}), "kind": MAIN})
     except TypeError:
         return from_rows
 

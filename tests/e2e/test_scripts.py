@@ -119,7 +119,7 @@ NEXT_STEPS = {
     "ExpiredToken": "sign in again",
     "InvalidClientTokenId": "sign in again",
     "SignatureDoesNotMatch": "sign in again",
-    "AccessDenied": "see the policy in the README",
+    "AccessDenied": "see the policy in lambda_function/README.md",
     "PermanentRedirect": "name it with --region",
     "NoSuchBucket": "check --stack",
 }
@@ -193,11 +193,17 @@ def test_help_is_the_docstring_as_written_and_shows_defaults_that_are_values():
     parser.add_argument("--port", type=int, default=0, help="the port")
     parser.add_argument("--name", default=None, help="default: a new one")
     parser.add_argument("--dry-run", action="store_true", help="print only")
+    parser.add_argument("--sizes", default=(), help="which sizes")
+    parser.add_argument("--folder", type=Path, default=paths.RESULTS, help="a folder")
+    parser.add_argument("--csv", type=Path, default=paths.CLOUD_CSV, help="a file")
     text = parser.format_help()
     assert "Do it.\n\n    python it.py\n" in text
     assert "the port (default: 0)\n" in text
     assert "default: a new one\n" in text
     assert "print only\n" in text
+    assert "which sizes\n" in text
+    assert "a folder (default: metrics/)\n" in text  # the same wherever the checkout lies
+    assert "a file (default: metrics/lambda_metrics.csv)\n" in text
 
 
 # --- every script, as a user asks it for help ---------------------------------------------------
@@ -211,17 +217,17 @@ HELP = {
     "master_pipeline.py": [
         *(
             CPUS,
-            "images_to_upload)",
+            "images_to_upload/)",
             "default: a new one",
-            "default: 200 (on AWS 500), and one a picture",
+            "default: 200 (on AWS 500), and 1 a picture",
         ),
         *CLOUD_HELP,
     ],
-    "upload_images_s3.py": ["images_to_upload)", "(default: 8)", "or a new one", *CLOUD_HELP],
+    "upload_images_s3.py": ["images_to_upload/)", "(default: 8)", "or a new one", *CLOUD_HELP],
     "compare_cloud_onprem_metrics.py": [
         *("local_metrics.csv)", "lambda_metrics.csv)", "default: the only one", *CLOUD_HELP),
     ],
-    "onprem_images/local_image_proc.py": [CPUS, "images_to_upload)", "default: a new one"],
+    "onprem_images/local_image_proc.py": [CPUS, "images_to_upload/)", "default: a new one"],
     "lambda_function/embedded_cloud.py": [
         *(CPUS, "(default: 0)", "(default: image-pipeline)", "default: awslambdaric)"),
     ],
