@@ -42,6 +42,7 @@ from metrics.common.cli import (
     cloud_problem,
     run_script,
     script_parser,
+    some_path,
 )
 from metrics.common.flags import add_flag, add_judgement_arguments
 from metrics.common.originals import check_target
@@ -93,23 +94,23 @@ def add_rows_arguments(parser: ScriptParser) -> None:
     )
     parser.add_argument(
         "--from-bundle",
-        type=Path,
+        type=some_path,
         metavar="ZIP",
         help="judge what --bundle packed: the same must follow",
     )
     parser.group(OUTPUT).add_argument(
-        "--output", type=Path, default=RESULTS, metavar="FOLDER", help="for all results"
+        "--output", type=some_path, default=RESULTS, metavar="FOLDER", help="for all results"
     )
     rare = parser.group(RARE)
     rare.add_argument(
-        "--local-csv", type=Path, default=LOCAL_CSV, metavar="CSV", help="the on-prem rows"
+        "--local-csv", type=some_path, default=LOCAL_CSV, metavar="CSV", help="the on-prem rows"
     )
     rare.add_argument(
-        "--cloud-csv", type=Path, default=CLOUD_CSV, metavar="CSV", help="the cloud rows"
+        "--cloud-csv", type=some_path, default=CLOUD_CSV, metavar="CSV", help="the cloud rows"
     )
     rare.add_argument(
         "--manifest",
-        type=Path,
+        type=some_path,
         metavar="JSON",
         help="what the run is about; default: metrics/manifest.json, but with --local-csv none: "
         "then every picture of either file is expected in both",

@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from metrics.common.cli import CLOUD, RARE, ScriptParser, UserError
+from metrics.common.cli import CLOUD, RARE, ScriptParser, UserError, some_text
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -55,16 +55,18 @@ def add_cloud_arguments(parser: ScriptParser, named_buckets: bool = True) -> Non
         metavar="embedded|aws",
         help="emulated here, or AWS itself",
     )
-    cloud.add_argument("--region", metavar="NAME", help="AWS region (env AWS_REGION)")
-    cloud.add_argument("--profile", metavar="NAME", help="AWS profile (env AWS_PROFILE)")
-    rare.add_argument(
-        "--endpoint-url", metavar="URL", help="of a cloud that is running (env AWS_ENDPOINT_URL)"
-    )
+    for group, name, value, text in (
+        (cloud, "--region", "NAME", "AWS region (env AWS_REGION)"),
+        (cloud, "--profile", "NAME", "AWS profile (env AWS_PROFILE)"),
+        (rare, "--endpoint-url", "URL", "of a cloud that is running (env AWS_ENDPOINT_URL)"),
+    ):
+        group.add_argument(name, type=some_text, metavar=value, help=text)
     add_stack_argument(parser)
     if named_buckets:
         for which in ("input", "output"):
             rare.add_argument(
                 f"--{which}-bucket",
+                type=some_text,
                 metavar="NAME",
                 help=f"instead of the stack's (env {which.upper()}_BUCKET)",
             )

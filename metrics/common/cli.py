@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import itertools
 import re
 import signal
 import sys
@@ -110,6 +111,18 @@ def without_credentials(text: str) -> str:
     return CREDENTIALS.sub(r"\1***@", text)
 
 
+def some_text(text: str) -> str:
+    """A name or an address; an empty one would count as the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is empty; give a value, or leave the flag out")
+    return text
+
+
+def some_path(name: str) -> Path:
+    """An empty one would be the working directory."""
+    return Path(some_text(name))
+
+
 def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -117,16 +130,16 @@ def positive_int(text: str) -> int:
 
 
 def positive_seconds(text: str) -> float:
-    return _positive(text, "seconds")
+    return _positive(text, text, "seconds")
 
 
 def positive_usd(text: str) -> float:
-    return _positive(text, "USD")
+    return _positive(text, text, "USD")
 
 
-def _positive(text: str, unit: str) -> float:
+def _positive(text: str, digits: str, unit: str) -> float:
     try:
-        number = float(text)
+        number = float(digits)
     except ValueError:
         number = -1
     if not 0 < number < float("inf"):
@@ -136,7 +149,7 @@ def _positive(text: str, unit: str) -> float:
 
 def percentage(text: str) -> float:
     """`5%` or `5` as 0.05; a small number without the sign may be meant as a part of 1."""
-    percent = _positive(text.removesuffix("%"), "percent")
+    percent = _positive(text, text.removesuffix("%"), "percent")
     if percent < 1 and not text.endswith("%"):
         raise argparse.ArgumentTypeError(
             f"{text!r} would be less than a percent; write {text}% or {100 * percent:g}%"
@@ -186,51 +199,56 @@ class ScriptParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         """Nothing is left over: an unknown word ends the script here. So it does in a sub-command,
-        whose parser knows its flags."""
+        whose parser knows its flags. An unknown flag is named before anything that is missing."""
         words = self._with_values(sys.argv[1:] if args is None else args)
+        own = itertools.takewhile(lambda word: word not in self._commands(), words)
+        flags = [word for word in own if word.startswith("--") and word != "--"]
+        self._check_known([f for f in flags if f.partition("=")[0] not in self._own_flags()])
         found, unknown = super().parse_known_args(words, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
+        self._check_known(unknown)
         return found, unknown
+
+    def _check_known(self, unknown: list[str]) -> None:
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown[0])}")
 
     def _with_values(self, words: Iterable[str]) -> list[str]:
         """`words`, with a value that begins with one minus joined to its flag (`--precision=-5%`),
-        so that it is called wrong, and not missing. Exits 2 for a value that is empty."""
+        so that it is called wrong, and not missing."""
         joined: list[str] = []
         for word in words:
-            if joined and self._takes_value(joined[-1]) and re.match(r"(?!-h$)-[^-]|$", word):
+            if joined and self._takes_value(joined[-1]) and re.match(r"(?!-h$)-[^-]", word):
                 joined[-1] += f"={word}"
             else:
                 joined.append(word)
-            flag, _, value = joined[-1].partition("=")
-            if "=" in joined[-1] and not value and self._takes_value(flag):
-                self.error(f"argument {flag}: '' is not a value; give one, or leave the flag out")
         return joined
 
+    def _own_flags(self) -> dict[str, argparse.Action]:
+        return self._option_string_actions
+
+    def _commands(self) -> "dict[str, ScriptParser]":
+        found = (a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        return next(found, {})
+
     def _takes_value(self, word: str) -> bool:
-        action = self._option_string_actions.get(word)
+        action = self._own_flags().get(word)
         return action is not None and action.nargs != 0
 
-    def _hint(self, unknown: list[str]) -> str:
-        """Which flag the first unknown word is near to, or begins; else nothing."""
-        word = unknown[0].partition("=")[0]
-        name, known = word.strip("-").lower().replace("_", "-"), self._names()
-        if not word.startswith("-") or not name:
-            return ""
-        if name in known and f"--{name}" == word:
+    def _hint(self, word: str) -> str:
+        """Which flag an unknown word is near to, or which it begins; else nothing."""
+        word = word.partition("=")[0]
+        flags = {f for parser in (self, *self._commands().values()) for f in parser._shown_flags()}
+        if word in flags:
             return "; flags stand after the command"
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-        near = near or [one for one in known if one.startswith(name)]
-        return f"; did you mean --{near[0]}?" if near else ""
+        if not re.match(r"--?\w", word):
+            return ""
+        name = f"--{word.strip('-').lower().replace('_', '-')}"
+        near = difflib.get_close_matches(name, flags, n=1, cutoff=0.8)
+        near = near or sorted(flag for flag in flags if flag.startswith(name))
+        return f"; did you mean {' or '.join(near)}?" if near else ""
 
-    def _names(self) -> list[str]:
-        """Of all flags, also of sub-commands."""
-        own = [a for a in self._actions if a.help != argparse.SUPPRESS]
-        names = {flag.strip("-") for action in own for flag in action.option_strings}
-        for action in own:
-            if isinstance(action, argparse._SubParsersAction):
-                names.update(*(command._names() for command in action.choices.values()))
-        return sorted(names)
+    def _shown_flags(self) -> list[str]:
+        return [f for f, action in self._own_flags().items() if action.help != argparse.SUPPRESS]
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -4,8 +4,6 @@ Which cloud: see add_cloud_arguments in lambda_function/cloud.py. What is assume
 metrics/analysis/assumptions.py.
 """
 
-from pathlib import Path
-
 from metrics.common.cli import (
     CLOUD,
     OUTPUT,
@@ -17,13 +15,14 @@ from metrics.common.cli import (
     positive_int,
     positive_seconds,
     run_id,
+    some_path,
 )
 from metrics.common.paths import IMAGES
 
 _SHARED: dict[str, tuple[str, dict[str, object]]] = {
     "--images": (
         PICTURES,
-        {"type": Path, "default": IMAGES, "metavar": "FOLDER", "help": "folder of pictures"},
+        {"type": some_path, "default": IMAGES, "metavar": "FOLDER", "help": "folder of pictures"},
     ),
     "--dry-run": (PICTURES, {"action": "store_true", "help": "say what would be done, and stop"}),
     "--resume": (PICTURES, {"action": "store_true"}),
@@ -51,11 +50,19 @@ _SHARED: dict[str, tuple[str, dict[str, object]]] = {
     "--timeout": (CLOUD, {"type": positive_seconds, "metavar": "SECONDS"}),
     "--bundle": (
         OUTPUT,
-        {"type": Path, "metavar": "ZIP", "help": "also pack rows, manifest, summary and report"},
+        {
+            "type": some_path,
+            "metavar": "ZIP",
+            "help": "also pack rows, manifest, summary and report",
+        },
     ),
     "--baseline": (
         OUTPUT,
-        {"type": Path, "metavar": "ZIP", "help": "say what changed since the run in that bundle"},
+        {
+            "type": some_path,
+            "metavar": "ZIP",
+            "help": "say what changed since the run in that bundle",
+        },
     ),
     "--plan": (
         OUTPUT,

@@ -39,11 +39,11 @@ def interrupted_run(
         raise UserError(f"the interrupted run is {sweep_id!r}, and not {args.run_id!r}")
     if not setting.is_main and is_kept(setting, sweep_id):
         return sweep_id, None
-    until = args.precision if setting.is_main else None
+    precision = args.precision if setting.is_main else None
     cloud_name = "none" if args.self_check else args.cloud
-    before = unfinished_run(nested_subset(pictures, setting.pictures), cloud_name, until)
+    before = unfinished_run(nested_subset(pictures, setting.pictures), cloud_name, precision)
     rounds = before.passes // 2 if args.self_check else before.passes
-    if len(settings) > 1 and not until and rounds != setting.rounds:
+    if len(settings) > 1 and not precision and rounds != setting.rounds:
         raise UserError(
             f"the interrupted sweep is one of {rounds} rounds, and not of {setting.rounds}; "
             "repeat its flags with --resume"
