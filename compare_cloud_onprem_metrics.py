@@ -31,17 +31,20 @@ from lambda_function.cloud import (
     find_function,
     make_client,
 )
-from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
+from lambda_function.metrics_log import RowId
 from metrics.analysis.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
 from metrics.common.cli import (
+    OUTPUT,
+    PICTURES,
+    RARE,
+    ScriptParser,
     UserError,
     cloud_problem,
-    percentage,
-    positive_seconds,
-    run_id,
     run_script,
     script_parser,
+    some_path,
 )
+from metrics.common.flags import add_flag, add_judgement_arguments
 from metrics.common.originals import check_target
 from metrics.common.paths import (
     CLOUD_CSV,
@@ -50,7 +53,6 @@ from metrics.common.paths import (
     PROJECT,
     RESULTS,
     shown,
-    write_whole,
 )
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
@@ -60,42 +62,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = script_parser(__doc__)
-    parser.add_argument(
-        "--no-download", action="store_true", help="use the files that are already here"
-    )
-    parser.add_argument("--local-csv", type=Path, default=LOCAL_CSV, help="the on-prem rows")
-    parser.add_argument("--cloud-csv", type=Path, default=CLOUD_CSV, help="the cloud rows")
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        default=None,
-        help=f"what the run is about; default: {shown(MANIFEST_JSON)}, but with --local-csv none: "
-        "then every picture of either file is expected in both",
-    )
-    parser.add_argument(
-        "--run-id", type=run_id, default=None, help="compare only this run; default: the only one"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=positive_seconds,
-        default=None,
-        help="before the download, wait this many seconds for a row of every picture",
-    )
-    parser.add_argument(
-        "--self-check",
-        action="store_true",
-        help="compare the on-prem passes with each other (two for each round), and no cloud",
-    )
-    parser.add_argument(
-        "--from-bundle",
-        dest="from_bundle",
-        type=Path,
-        metavar="ZIP",
-        help="judge what --bundle packed, and check that the same follows from it",
-    )
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for all results")
+    parser = script_parser(__doc__, PICTURES)
+    add_rows_arguments(parser)
     add_judgement_arguments(parser)
+    add_assumption_arguments(parser)
     add_cloud_arguments(parser)
     args = parser.parse_args(argv)
     chosen = (
@@ -114,30 +84,37 @@ def main(argv: list[str] | None = None) -> int:
     return run_script(run, args)
 
 
-def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the orchestrator passes on to judge()."""
+def add_rows_arguments(parser: ScriptParser) -> None:
+    """Which rows are compared, and where the answer goes."""
+    add_flag(parser, "--self-check")
+    add_flag(parser, "--run-id", help="compare only this run; default: the only one")
+    add_flag(parser, "--timeout", help="first wait so long for a row of every picture")
     parser.add_argument(
-        "--allow-partial",
-        action="store_true",
-        help="judge although rows are missing, and say so in the verdict",
+        "--no-download", action="store_true", help="use the files that are already here"
     )
     parser.add_argument(
-        "--bundle", type=Path, metavar="ZIP", help="also pack rows, manifest, summary and report"
-    )
-    parser.add_argument(
-        "--baseline",
-        type=Path,
+        "--from-bundle",
+        type=some_path,
         metavar="ZIP",
-        help="say what changed since the run that --bundle packed there",
+        help="judge what --bundle packed: the same must follow",
     )
-    parser.add_argument(
-        "--plan",
-        type=percentage,
-        default=None,
-        metavar="PERCENT",
-        help="also say how many pictures and rounds would find such a difference",
+    parser.group(OUTPUT).add_argument(
+        "--output", type=some_path, default=RESULTS, metavar="FOLDER", help="for all results"
     )
-    add_assumption_arguments(parser)
+    rare = parser.group(RARE)
+    rare.add_argument(
+        "--local-csv", type=some_path, default=LOCAL_CSV, metavar="CSV", help="the on-prem rows"
+    )
+    rare.add_argument(
+        "--cloud-csv", type=some_path, default=CLOUD_CSV, metavar="CSV", help="the cloud rows"
+    )
+    rare.add_argument(
+        "--manifest",
+        type=some_path,
+        metavar="JSON",
+        help="what the run is about; default: metrics/manifest.json, but with --local-csv none: "
+        "then every picture of either file is expected in both",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -155,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
     from metrics.analysis.bundle import Choices
-    from metrics.collect.cloud_rows import download_outputs, wait_for_rows
+    from metrics.collect.cloud_rows import download_outputs, fetch_cloud_rows, wait_for_rows
     from metrics.report.judgement import Extras, judge, run_files_here
 
     choices = Choices(
@@ -230,14 +207,6 @@ def check_cloud_csv(target: Path) -> None:
 
     if target.resolve() != CLOUD_CSV.resolve():
         check_target(target, "--cloud-csv, without --no-download,", is_download)
-
-
-def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
-    """Write the run's rows in the bucket to `target`."""
-    from metrics.collect.cloud_rows import download_rows
-
-    rows = download_rows(s3, bucket, run_id)
-    write_whole(target, (HEADER + rows_to_csv(rows)).encode())
 
 
 def judge_bundle(args: argparse.Namespace) -> int:

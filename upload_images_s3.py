@@ -15,71 +15,44 @@ if __name__ == "__main__":  # the project may not be on the path: python -P, PYT
 
 import argparse
 import csv
-import mimetypes
-import threading
-import uuid
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from botocore.exceptions import ClientError
-
-from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
-from lambda_function.metrics_log import (
-    CSV_KEY,
-    INPUT_PREFIX,
-    is_missing,
-    put_if,
-    read_object,
-    rows_of_csv,
-)
-from metrics.collect.cloud_rows import MANIFESTS_PREFIX
+from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
+from lambda_function.metrics_log import INPUT_PREFIX
 from metrics.common.cli import (
     DONE,
-    UserError,
-    add_images_arguments,
-    cloud_problem,
+    PICTURES,
+    ROUNDS,
     positive_int,
-    run_id,
     run_script,
     script_parser,
 )
+from metrics.common.flags import add_flag, add_flags
 from metrics.common.machine import new_run_id
-from metrics.common.paths import LOCAL_CSV, shown
-from metrics.common.progress import tqdm
+from metrics.common.paths import LOCAL_CSV
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
-from onprem_images.dataset import (
-    Picture,
-    load_data_set,
-    manifest_bytes,
-    order_of_pass,
-    print_left_out,
+from metrics.run.uploads import (
+    UPLOADS_AT_ONCE,
+    check_conditional_writes,
+    object_key,
+    upload_images,
+    uploaded_before,
 )
-
-PARALLEL_UPLOADS = 8
+from onprem_images.dataset import load_data_set, print_left_out
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = script_parser(__doc__)
-    add_images_arguments(parser)
-    parser.add_argument(
-        "--run-id",
-        type=run_id,
-        default=None,
-        help=f"default: that of the rows in {shown(LOCAL_CSV)}, or a new one",
-    )
-    parser.add_argument(
-        "--round", type=positive_int, default=1, help="which pass over the pictures this is"
-    )
-    parser.add_argument(
-        "--parallel", type=positive_int, default=PARALLEL_UPLOADS, help="uploads at once"
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="leave out what was uploaded before, or has a row, with this run id and round",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be uploaded, and stop"
+    parser = script_parser(__doc__, PICTURES)
+    add_flags(parser, "--images", "--dry-run", "--all-files")
+    add_flag(parser, "--run-id", help="default: that of the on-prem rows here, or a new one")
+    add_flag(parser, "--resume", help="leave out what this run and round have in the cloud")
+    add_flag(parser, "--workers", default=UPLOADS_AT_ONCE, help="uploads at once")
+    parser.group(ROUNDS).add_argument(
+        "--round",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="which pass over the pictures this is",
     )
     add_cloud_arguments(parser)
     return run_script(run, parser.parse_args(argv))
@@ -112,7 +85,7 @@ def upload(args: argparse.Namespace, run_id: str) -> int:
     check_conditional_writes(s3, buckets.output)
     if args.resume:
         before = uploaded_before(s3, buckets, pictures, run_id, args.round)
-    upload_images(s3, buckets, pictures, run_id, args.round, args.parallel, before)
+    upload_images(s3, buckets, pictures, run_id, args.round, args.workers, before)
     count = len(pictures) - len(before)
     print(f"uploaded {count} pictures to s3://{buckets.input}/{INPUT_PREFIX}, run {run_id}")
     return DONE
@@ -125,151 +98,6 @@ def run_id_of_local_rows() -> str | None:
             return next(csv.DictReader(file), {}).get("run_id")
     except FileNotFoundError:
         return None
-
-
-def object_key(picture: Picture) -> str:
-    return INPUT_PREFIX + picture.image_key
-
-
-def upload_images(
-    s3,
-    buckets: Buckets,
-    pictures: list[Picture],
-    run_id: str,
-    round_number: int = 1,
-    parallel: int = PARALLEL_UPLOADS,
-    before: frozenset[str] = frozenset(),
-) -> None:
-    """Upload all that can be, but for those whose keys are in `before`: they were, before now.
-
-    Raises UserError when some can not be uploaded, after naming each on stderr.
-    """
-    put_manifest(s3, buckets.output, run_id, round_number, pictures)
-    pictures = [p for p in order_of_pass(pictures, round_number) if p.image_key not in before]
-    failures = []
-    with (
-        progress_in_bytes(pictures) as bar,
-        ThreadPoolExecutor(parallel) as pool,
-    ):
-        lock = threading.Lock()
-
-        def advance(sent: int) -> None:
-            with lock:
-                bar.update(sent)
-
-        tasks = {}
-        for followers, picture in zip(reversed(range(len(pictures))), pictures, strict=True):
-            about = {
-                "run-id": run_id,
-                "round": str(round_number),
-                "sha256": picture.sha256,  # so that the function sees when it gets other bytes
-                "followers": str(followers),  # so that it knows when the pass is about to end
-            }
-            task = pool.submit(upload_image, s3, buckets.input, picture, about, advance)
-            tasks[task] = picture
-        try:
-            for task in as_completed(tasks):
-                if (error := task.exception()) is not None:
-                    failures.append((tasks[task], reason_of(error)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    for picture, reason in failures:
-        print(f"error: {picture.image_key!r}: {reason}", file=sys.stderr)
-    if failures:
-        raise UserError(f"{len(failures)} of {len(pictures)} pictures were not uploaded; see above")
-
-
-def uploaded_before(
-    s3, buckets: Buckets, pictures: list[Picture], run_id: str, round_number: int
-) -> frozenset[str]:
-    """Keys of the pictures that need no upload any more: they have a row of this run and round, or
-    the input bucket holds them for it, so that their event is on its way."""
-    stored = read_object(s3, buckets.output, CSV_KEY)
-    rows = rows_of_csv(stored.data.decode(errors="replace"), buckets.output) if stored else []
-    done = {row.image_key for row in rows if (row.run_id, row.round) == (run_id, round_number)}
-
-    def is_there(picture: Picture) -> bool:
-        if picture.image_key in done:
-            return True
-        try:
-            found = s3.head_object(Bucket=buckets.input, Key=object_key(picture))["Metadata"]
-        except ClientError as error:
-            if is_missing(error):
-                return False
-            raise
-        same = (found.get("run-id"), found.get("round"), found.get("sha256"))
-        return same == (run_id, str(round_number), picture.sha256)
-
-    with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
-        are_there = pool.map(is_there, pictures)
-        return frozenset(p.image_key for p, is_up in zip(pictures, are_there, strict=True) if is_up)
-
-
-def progress_in_bytes(pictures: list[Picture]) -> tqdm:
-    total = sum(picture.size for picture in pictures)
-    return tqdm(total=total, desc="upload", unit="B", unit_scale=True, disable=None)
-
-
-def upload_image(s3, bucket: str, picture: Picture, about: dict[str, str], advance) -> None:
-    """Stream one picture, in parts when it is large, with `about` as metadata. `advance` is told
-    each count of bytes."""
-    from boto3.s3.transfer import TransferConfig
-
-    content_type, _ = mimetypes.guess_type(picture.path.name)
-    s3.upload_file(
-        str(picture.path),
-        bucket,
-        object_key(picture),
-        ExtraArgs={
-            "ContentType": content_type or "application/octet-stream",
-            "Metadata": about,
-        },
-        Callback=advance,
-        Config=TransferConfig(use_threads=False),  # the pictures are in parallel already
-    )
-
-
-def reason_of(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, Exception) and (line := cloud_problem(error)):
-        return line
-    raise error
-
-
-def check_run_is_new(s3, bucket: str, run_id: str) -> None:
-    """Raise UserError when rows of an earlier run could be taken for this one's."""
-    if read_object(s3, bucket, manifest_key(run_id)):
-        raise UserError(f"run id {run_id!r} was used before in bucket {bucket!r}; choose another")
-
-
-def manifest_key(run_id: str) -> str:
-    return f"{MANIFESTS_PREFIX}{run_id}.json"
-
-
-def put_manifest(s3, bucket: str, run_id: str, rounds: int, pictures: list[Picture]) -> None:
-    """Record what the run uploads, in so many rounds by now: later runs clean by it alone."""
-    s3.put_object(
-        Bucket=bucket,
-        Key=manifest_key(run_id),
-        Body=manifest_bytes(run_id, rounds, pictures),
-        ContentType="application/json",
-    )
-
-
-def check_conditional_writes(s3, bucket: str) -> None:
-    """Raise UserError when this S3 ignores conditions on PUT: rows could then be lost."""
-    key = f"metrics/probe-{uuid.uuid4().hex}"
-    try:
-        s3.put_object(Bucket=bucket, Key=key, Body=b"1")
-        if put_if(s3, bucket, key, b"2", IfNoneMatch="*"):
-            raise UserError(
-                f"the S3 server of bucket {bucket!r} ignores If-None-Match on PUT, so rows of "
-                "concurrent functions could be lost; use a server that honours it"
-            )
-    finally:
-        s3.delete_object(Bucket=bucket, Key=key)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from metrics.common.cli import UserError
+from metrics.common.cli import CLOUD, RARE, ScriptParser, UserError, some_text
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -45,30 +45,41 @@ class Buckets:
     output: str
 
 
-def add_cloud_arguments(parser: argparse.ArgumentParser, named_buckets: bool = True) -> None:
+def add_cloud_arguments(parser: ScriptParser, named_buckets: bool = True) -> None:
     """The flags; without those that name buckets for what works on the stack as a whole."""
-    group = parser.add_argument_group("cloud")
-    group.add_argument(
+    cloud, rare = parser.group(CLOUD), parser.group(RARE)
+    cloud.add_argument(
         "--cloud",
         choices=["embedded", "aws"],
         default="embedded",
-        help="embedded: on this machine, never reaches AWS; aws: what boto3 resolves",
+        metavar="embedded|aws",
+        help="emulated here, or AWS itself",
     )
-    group.add_argument(
-        "--endpoint-url",
-        help="endpoint of a running embedded cloud or of another S3 (env AWS_ENDPOINT_URL)",
-    )
-    group.add_argument("--region", help="AWS region (env AWS_REGION)")
-    group.add_argument("--profile", help="AWS profile (env AWS_PROFILE)")
-    group.add_argument(
+    for group, name, value, text in (
+        (cloud, "--region", "NAME", "AWS region (env AWS_REGION)"),
+        (cloud, "--profile", "NAME", "AWS profile (env AWS_PROFILE)"),
+        (rare, "--endpoint-url", "URL", "of a cloud that is running (env AWS_ENDPOINT_URL)"),
+    ):
+        group.add_argument(name, type=some_text, metavar=value, help=text)
+    add_stack_argument(parser)
+    if named_buckets:
+        for which in ("input", "output"):
+            rare.add_argument(
+                f"--{which}-bucket",
+                type=some_text,
+                metavar="NAME",
+                help=f"instead of the stack's (env {which.upper()}_BUCKET)",
+            )
+
+
+def add_stack_argument(parser: ScriptParser) -> None:
+    parser.group(RARE).add_argument(
         "--stack",
         type=stack_name,
         default=DEFAULT_STACK,
-        help="CloudFormation stack whose outputs name the buckets",
+        metavar="NAME",
+        help="CloudFormation stack",
     )
-    if named_buckets:
-        group.add_argument("--input-bucket", help="instead of the stack's (env INPUT_BUCKET)")
-        group.add_argument("--output-bucket", help="instead of the stack's (env OUTPUT_BUCKET)")
 
 
 def stack_name(text: str) -> str:

@@ -33,7 +33,16 @@ from lambda_function.stack.change_sets import (
     template,
 )
 from lambda_function.stack.package import THIS_PYTHON, build_zip, host_architecture, package_key
-from metrics.common.cli import DONE, FAILED, UserError, run_script, script_parser
+from metrics.common.cli import (
+    DONE,
+    FAILED,
+    FUNCTION,
+    ScriptParser,
+    UserError,
+    run_script,
+    script_parser,
+)
+from metrics.common.flags import add_flag
 from metrics.common.streams import start_script
 
 LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc that Pillow needs
@@ -41,16 +50,17 @@ LAMBDA_PYTHONS = ("3.12", "3.13", "3.14")  # those whose system has the glibc th
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.usage = "%(prog)s COMMAND [flags]"
+    commands = parser.add_subparsers(
+        title="commands", prog=parser.prog, dest="command", required=True, metavar="COMMAND"
+    )
     for name, body, purpose in (
         ("create", run_deploy, "create the stack, or bring it up to date"),
         ("update", run_deploy, "change the stack that is there"),
         ("status", run_status, "print the stack's state, parameters and outputs"),
         ("delete", run_delete, "remove the stack, its buckets and what is in them"),
     ):
-        command = commands.add_parser(
-            name, help=purpose, description=purpose, formatter_class=parser.formatter_class
-        )
+        command = commands.add_parser(name, help=purpose, description=purpose)
         command.set_defaults(body=body)
         if body is run_deploy:
             add_parameter_arguments(command)
@@ -60,32 +70,29 @@ def main(argv: list[str] | None = None) -> int:
             )
         if body is not run_status:
             command.add_argument("--yes", action="store_true", help="do not ask")
-            command.add_argument(
-                "--dry-run", action="store_true", help="say what would happen, touch nothing"
-            )
+            add_flag(command, "--dry-run", help="say what would happen, touch nothing")
         add_cloud_arguments(command, named_buckets=False)
     args = parser.parse_args(argv)
     return run_script(args.body, args)
 
 
-def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
+def add_parameter_arguments(parser: ScriptParser) -> None:
     """A flag for each parameter of the template that is a user's choice."""
-    group = parser.add_argument_group(
-        "function", "what is not given stays as the stack has it, or is the default"
-    )
-    for flag, parameter, text in (
-        ("--memory", "MemorySize", "MB; 1769 is one vCPU"),
-        ("--timeout-s", "TimeoutSeconds", "time-out of an invocation"),
-        ("--architecture", "Architecture", "of the processor; at an endpoint this machine's"),
-        ("--reserved-concurrency", "ReservedConcurrency", "most invocations at once; 0: no limit"),
-        ("--log-retention-days", "LogRetentionDays", "for the function's logs"),
-        ("--expire-days", "ExpireDays", "for what runs leave in the buckets"),
+    group = parser.group(FUNCTION)
+    group.description = "what is not given stays as the stack has it, or is the default"
+    for flag, unit, parameter, text in (
+        ("--memory", "MB", "MemorySize", "1769 is one vCPU"),
+        ("--function-timeout", "SECONDS", "TimeoutSeconds", "of an invocation"),
+        ("--architecture", "NAME", "Architecture", "of the processor; at an endpoint that of here"),
+        ("--concurrency", "N", "ReservedConcurrency", "most invocations at once; 0: no limit"),
+        ("--log-retention-days", "DAYS", "LogRetentionDays", "for the function's logs"),
+        ("--expire-days", "DAYS", "ExpireDays", "for what runs leave in the buckets"),
     ):
         default = template()["Parameters"][parameter]["Default"]
         group.add_argument(
             flag,
             dest=parameter,
-            metavar=flag.removeprefix("--").upper(),
+            metavar=unit,
             type=partial(parameter_value, parameter),
             default=None,
             help=f"{text} (default: {default})",

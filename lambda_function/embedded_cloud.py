@@ -26,16 +26,22 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 
-from lambda_function.cloud import (
-    DEFAULT_STACK,
-    Cloud,
-    stack_name,
-)
+from lambda_function.cloud import DEFAULT_STACK, Cloud, add_stack_argument
 from lambda_function.emulator.faults import KINDS, Faults, parse_faults
-from metrics.common.cli import DONE, FAILED, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import (
+    CLOUD,
+    DONE,
+    FAILED,
+    RARE,
+    UserError,
+    run_script,
+    script_parser,
+)
+from metrics.common.flags import add_flag
 from metrics.common.machine import available_cpus
 from metrics.common.streams import after_output, start_script
 
@@ -91,33 +97,33 @@ def embedded_cloud(
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0: a free one")
-    parser.add_argument(
+    cloud = parser.group(CLOUD)
+    cloud.add_argument("--port", type=int, default=0, metavar="N", help="0: a free one")
+    add_flag(
+        parser,
         "--concurrency",
-        type=positive_int,
         default=available_cpus(),
-        help="most environments at once; more than CPUs inflate what is measured",
+        help="environments at once; more than CPUs inflate what is measured",
     )
-    parser.add_argument(
+    cloud.add_argument(
+        "--empty", action="store_true", help="deploy no stack: for trying deploy.py create"
+    )
+    add_stack_argument(parser)
+    rare = parser.group(RARE)
+    rare.add_argument(
         "--runtime-client",
         choices=["awslambdaric", "standard_library"],
         default=default_runtime_client(),
         help="what runs the handler: AWS's own client, or a stand-in where it has no wheel",
     )
-    parser.add_argument(
-        "--stack", type=stack_name, default=DEFAULT_STACK, help="name of the stack it deploys"
-    )
-    parser.add_argument(
-        "--empty", action="store_true", help="deploy no stack: for trying deploy.py create"
-    )
-    parser.add_argument(
+    rare.add_argument(
         "--faults",
         type=faults_flag,
         metavar="SEED[:KIND,...]",
         help="let things go wrong, to see that no row is lost: all kinds, or some of "
         + "; ".join(f"{name} ({kind.meaning})" for name, kind in KINDS.items()),
     )
-    parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+    rare.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     return run_script(serve, parser.parse_args(argv))
 
 
@@ -132,11 +138,7 @@ def serve(args: argparse.Namespace) -> int:
     """Serve until SIGINT, SIGTERM, or (for a parent process) the end of standard input."""
     gc.disable()  # moto's many objects live as long as the process: looking through them is in vain
     forget_aws_configuration()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    if args.until_stdin_closes:
-        threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    wait_for_end = end_of_service(args.until_stdin_closes)
     with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
         server, functions = start_server(args, Path(folder))
         try:
@@ -158,13 +160,32 @@ def serve(args: argparse.Namespace) -> int:
                     + (f"; with faults of seed {args.faults.seed}" if args.faults else ""),
                     file=sys.stderr,
                 )
-            stop.wait()
+            wait_for_end()
         finally:
             functions.stop()
             server.stop()
     if args.faults:
         print(args.faults, file=sys.stderr)
     return DONE
+
+
+def end_of_service(until_stdin_closes: bool) -> Callable[[], object]:
+    """Waits for SIGINT, SIGTERM or the end of standard input, also for one that came before.
+
+    Each writes to a pipe, which any number of signals at once can do: a handler that sets an Event
+    waits for ever when it interrupts another that is about to, or the wait itself.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # a pipe that is full tells enough
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # what wakes the pipe's reader is the signal itself
+    if until_stdin_closes:
+        end = threading.Thread(
+            target=lambda: (sys.stdin.read(), os.write(writer, b"\0")), daemon=True
+        )
+        end.start()
+    return partial(os.read, reader, 1)
 
 
 def forget_aws_configuration() -> None:

@@ -26,15 +26,8 @@ from lambda_function.image_transform import (
     warm_up,
 )
 from lambda_function.metrics_log import HEADER, MetricRow, rows_to_csv, timed, utc_now
-from metrics.common.cli import (
-    DONE,
-    UserError,
-    add_images_arguments,
-    positive_int,
-    run_id,
-    run_script,
-    script_parser,
-)
+from metrics.common.cli import DONE, PICTURES, UserError, run_script, script_parser
+from metrics.common.flags import add_flag, add_flags
 from metrics.common.machine import available_cpus, memory_mb, new_run_id, utc_at
 from metrics.common.paths import LOCAL_CSV, OUTPUT_LOCAL, shown, write_whole
 from metrics.common.progress import tqdm
@@ -58,23 +51,16 @@ from onprem_images.outputs import (
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = script_parser(__doc__)
-    add_images_arguments(parser)
-    parser.add_argument("--run-id", type=run_id, default=None, help="default: a new one")
-    add_workers_argument(parser)
-    parser.add_argument(
-        "--rounds", type=positive_int, default=1, help="passes over all pictures, one row for each"
-    )
-    return run_script(run, parser.parse_args(argv))
-
-
-def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    parser = script_parser(__doc__, PICTURES)
+    add_flags(parser, "--images", "--run-id", "--all-files")
+    add_flag(
+        parser,
         "--workers",
-        type=positive_int,
         default=available_cpus(),
-        help="on-prem processes; more than CPUs make each picture slower",
+        help="on-prem processes; more than CPUs slow each down",
     )
+    add_flag(parser, "--rounds", default=1, help="passes over all pictures, one row for each")
+    return run_script(run, parser.parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> int:

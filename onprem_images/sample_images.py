@@ -10,19 +10,32 @@ that the JPEG files weigh what a camera's would: 0.2 to 0.5 bytes per pixel.
 The bytes depend on the seed and the package versions alone, not on the processor: numpy's sin,
 exp, log or power may differ in the last bit between SIMD levels, and so may float sums, so only
 + - * / and sqrt are used, and draws of integers and uniform numbers.
+
+A run makes them itself where images_to_upload/ is empty; as a script, this does so anywhere:
+
+    python onprem_images/sample_images.py
+    python onprem_images/sample_images.py --images ~/samples
 """
 
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the project is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from metrics.common.cli import UserError
+from metrics.common.cli import DONE, UserError, run_script, script_parser
+from metrics.common.flags import add_flag
 from metrics.common.machine import available_cpus
 from metrics.common.paths import shown, write_whole
 from metrics.common.progress import tqdm
+from metrics.common.streams import start_script
 from metrics.common.worker_pool import results, worker_pool
 
 # Fixed, so that everybody's sample pictures are the same bytes and results can be compared.
@@ -87,6 +100,18 @@ PICTURES = (
     SamplePicture("flower-close-up.jpg", 900, 600, "garden"),
     SamplePicture("pebbles-small.jpg", 400, 267, "pebbles"),
 )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = script_parser(__doc__)
+    add_flag(parser, "--images", help="folder to write them into")
+    return run_script(run, parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    for path in generate_sample_images(args.images):
+        print(shown(path))
+    return DONE
 
 
 def generate_sample_images(folder: Path) -> list[Path]:
@@ -377,3 +402,7 @@ def _inks(pixels):
     coloured = 255 - pixels
     black = coloured.min(axis=2, keepdims=True) // 2
     return np.concatenate([coloured - black, black], axis=2)
+
+
+if __name__ == "__main__":
+    sys.exit(start_script(main))

@@ -28,8 +28,8 @@ from lambda_function.metrics_log import (
 from metrics.collect.cloud_rows import wait_for_rows
 from metrics.collect.dead_letters import failure_queue_drainer
 from metrics.common.cli import UserError
+from metrics.run.uploads import upload_images
 from onprem_images.dataset import Picture, load_pictures
-from upload_images_s3 import upload_images
 
 RUN = "campaign"
 PICTURES = 24

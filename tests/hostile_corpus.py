@@ -6,6 +6,7 @@ script it writes all of them into a folder, to be tried with any program:
     python tests/hostile_corpus.py some/folder
 """
 
+import argparse
 import base64
 import functools
 import io
@@ -25,6 +26,8 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from lambda_function.image_transform import FORMATS
+from metrics.common.cli import DONE, run_script, script_parser, some_path
+from metrics.common.streams import start_script
 
 SEED = 20261124
 SIZE = (64, 48)
@@ -610,5 +613,17 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def main(argv: list[str] | None = None) -> int:
+    parser = script_parser(__doc__)
+    parser.usage = "%(prog)s FOLDER"
+    parser.add_argument("folder", type=some_path, metavar="FOLDER", help="where to write them")
+    return run_script(run, parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    write_corpus(args.folder)
+    return DONE
+
+
 if __name__ == "__main__":
-    write_corpus(Path(sys.argv[1]))
+    sys.exit(start_script(main))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 from metrics.analysis.cost import HOURS_A_MONTH
+from metrics.common.cli import COST, ScriptParser
 from metrics.common.text import plain
 
 MAX_ASSUMED = 1e7  # of any of these: what is beyond is a slip of the finger
@@ -80,12 +81,14 @@ def value_text(value: float, unit: str) -> str:
     return f"{plain(value)} {unit if unit == 'USD' else unit.lower()}"
 
 
-def add_assumption_arguments(parser: argparse.ArgumentParser) -> None:
-    """A flag for each assumption; the default stays None, so that a choice can be told from it."""
-    group = parser.add_argument_group("assumed for the break-even of cost")
+def add_assumption_arguments(parser: ScriptParser) -> None:
+    """A flag for each assumption; the default stays None, so that a choice can be told from it.
+    Where each default is from, the report says."""
+    group = parser.group(COST)
     for one in fields(Assumptions):
-        unit, default = one.metadata["unit"], value_text(one.default, one.metadata["unit"])
-        text = f"{one.metadata['meaning']}; default: {default} ({one.metadata['source']})"
+        unit = one.metadata["unit"]
+        default = value_text(one.default, unit).partition(" ")[0]  # the unit stands before it
+        text = f"{one.metadata['meaning']} (default: {default})"
         group.add_argument(
             f"--{one.name.replace('_', '-')}",
             type=_share if unit == "SHARE" else _number_of(unit),

@@ -1,8 +1,8 @@
 """Sweeps: the comparison again with another number of pictures, parallelism, or memory.
 
 Each is a run of its own, in rounds, with a manifest and a ledger of its own, and is kept in a
-folder of metrics/sweep/ until the next run. The comparison itself comes last, and is a point of
-every sweep. One thing is varied at a time.
+folder of metrics/sweep/ until the next run. The main run, which is judged, comes last, and is a
+point of every sweep. One thing is varied at a time.
 
 Vocabulary
     scale         growing, nested sub-sets of the pictures
@@ -39,6 +39,7 @@ from metrics.common.text import counted
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture
 
+MAIN = "main"  # the run that is judged, after those of the sweeps
 KINDS = SCALE, PARALLELISM, MEMORY = "scale", "parallelism", "memory"
 ROUNDS = 3  # of a point, unless --rounds says otherwise: fewer give no useful interval
 MAX_RUN_ID = 40  # of a sweep: its runs' names are longer
@@ -50,8 +51,8 @@ KEPT = (LOCAL_CSV, CLOUD_CSV, MANIFEST_JSON, RUN_JSON, INVOCATIONS_CSV)  # of ea
 
 @dataclass(frozen=True)
 class Setting:
-    """What one run is done with; `kind` is empty for the comparison itself, `rounds` 0 for as many
-    as it needs. `concurrency` and `memory_mb` are None where the function stays as it is."""
+    """What one run is done with; `kind` is MAIN or the sweep's, `rounds` 0 for as many as it needs.
+    `concurrency` and `memory_mb` are None where the function stays as it is."""
 
     kind: str
     pictures: int
@@ -61,13 +62,18 @@ class Setting:
     memory_mb: int | None = None
 
     @property
+    def is_main(self) -> bool:
+        return self.kind == MAIN
+
+    @property
     def name(self) -> str:
+        """Of the folder that keeps it; the main run is kept nowhere."""
         value = {
             SCALE: f"{self.pictures}",
             PARALLELISM: f"{self.workers}-{self.concurrency}",
             MEMORY: f"{self.memory_mb}",
         }
-        return f"{self.kind}-{value[self.kind]}" if self.kind else ""
+        return f"{self.kind}-{value[self.kind]}"
 
     def __str__(self) -> str:
         rounds = counted(self.rounds, "round") if self.rounds else "rounds as needed"
@@ -77,39 +83,56 @@ class Setting:
             self.concurrency and counted(self.concurrency, "environment"),
             self.memory_mb and f"{self.memory_mb:,} MB",
         ]
-        return f"{self.kind or 'comparison'}: {', '.join(filter(None, parts))}"
+        return f"{'comparison' if self.is_main else self.kind}: {', '.join(filter(None, parts))}"
 
     def run_id(self, of_sweep: str) -> str:
-        return f"{of_sweep}.{self.name}" if self.kind else of_sweep
+        return of_sweep if self.is_main else f"{of_sweep}.{self.name}"
 
 
 def settings_of(args: argparse.Namespace, pictures: int) -> list[Setting]:
-    """The runs that the flags ask for, the comparison itself last. Raises UserError for sub-sets
-    that there are too few pictures for."""
-    sweeps = len(args.concurrency) > 1
-    itself = Setting(
-        kind="",
+    """The runs that the flags ask for, the main run last. Raises UserError for sub-sets that there
+    are too few pictures for."""
+    if args.scale and args.scale[-1] > pictures:
+        raise UserError(f"--scale asks for {args.scale[-1]} pictures, and there are {pictures}")
+    main = _main_run(args, pictures)
+    point = replace(main, rounds=args.rounds or ROUNDS)
+    found = [*_of_scale(args, point), *_of_parallelism(args, point), *_of_memory(args, point)]
+    if found and not args.precision:
+        main = replace(main, rounds=point.rounds)
+    return [*found, main]
+
+
+def _main_run(args: argparse.Namespace, pictures: int) -> Setting:
+    return Setting(
+        kind=MAIN,
         pictures=pictures,
         rounds=0 if args.precision else args.rounds or 1,
         workers=args.workers[-1],
-        concurrency=args.concurrency[-1] if sweeps else None,
+        concurrency=args.concurrency[-1] if len(args.concurrency) > 1 else None,
         memory_mb=args.memory[0] if len(args.memory) == 1 else None,
     )
-    point = replace(itself, rounds=args.rounds or ROUNDS)
-    if args.scale and args.scale[-1] > pictures:
-        raise UserError(f"--scale asks for {args.scale[-1]} pictures, and there are {pictures}")
-    found = [replace(point, kind=SCALE, pictures=n) for n in args.scale if n < pictures]
-    steps = max(len(args.workers), len(args.concurrency))
-    for step in range(-steps, -1):  # both end with what the comparison itself has
+
+
+def _of_scale(args: argparse.Namespace, point: Setting) -> Iterable[Setting]:
+    for count in args.scale:
+        if count < point.pictures:  # the main run has them all
+            yield replace(point, kind=SCALE, pictures=count)
+
+
+def _of_parallelism(args: argparse.Namespace, point: Setting) -> Iterable[Setting]:
+    """Both lists end with what the main run has; the shorter one stays at its first number until
+    the longer one is as near to its end."""
+    point = replace(point, kind=PARALLELISM)
+    for step in range(-max(len(args.workers), len(args.concurrency)), -1):
         workers = args.workers[max(step, -len(args.workers))]
         concurrency = args.concurrency[max(step, -len(args.concurrency))]
-        parallel = replace(point, kind=PARALLELISM, workers=workers)
-        found.append(replace(parallel, concurrency=concurrency) if sweeps else parallel)
-    if len(args.memory) > 1:
-        found += [replace(point, kind=MEMORY, memory_mb=memory) for memory in args.memory]
-    if found and not (args.rounds or args.precision):
-        itself = replace(itself, rounds=ROUNDS)
-    return [*found, itself]
+        is_set = point.concurrency is not None
+        yield replace(point, workers=workers, concurrency=concurrency if is_set else None)
+
+
+def _of_memory(args: argparse.Namespace, point: Setting) -> Iterable[Setting]:
+    for memory in args.memory if len(args.memory) > 1 else ():
+        yield replace(point, kind=MEMORY, memory_mb=memory)
 
 
 def nested_subset(pictures: "list[Picture]", count: int) -> "list[Picture]":

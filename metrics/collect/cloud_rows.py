@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as CannotConnect
@@ -24,6 +25,7 @@ from lambda_function.metrics_log import (
     is_missing,
     read_object,
     rows_of_csv,
+    rows_to_csv,
     status_of,
 )
 from metrics.common.cli import UserError, cloud_problem
@@ -183,6 +185,12 @@ def download_rows(s3, bucket: str, run_id: str) -> list[MetricRow]:
     if not found:
         raise UserError(f"s3://{bucket}/{CSV_KEY} holds no row of run {run_id!r}")
     return found
+
+
+def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
+    """Write the run's rows in the bucket to `target`."""
+    rows = download_rows(s3, bucket, run_id)
+    write_whole(target, (HEADER + rows_to_csv(rows)).encode())
 
 
 def download_outputs(s3, bucket: str, image_keys: list[str]) -> None:

@@ -1,19 +1,24 @@
 """What makes the scripts behave alike: exit codes, one line for a user's error, flag types."""
 
 import argparse
+import difflib
+import itertools
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from metrics.common.paths import IMAGES
+from metrics.common.paths import PROJECT
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # argparse itself exits with 2 on wrong usage
 # What to do about the errors of AWS that a user meets most, by code.
 _SIGN_IN = "the credentials are expired or unknown; sign in again, or use another --profile"
-_ALLOW = "the credentials lack this permission; see the policy in the README, or use --profile"
+_ALLOW = (
+    "the credentials lack this permission; see the policy in lambda_function/README.md, "
+    "or use --profile"
+)
 _REGION = "the bucket is in another region; name it with --region"
 _BUCKET = "check --stack, --input-bucket, --output-bucket and --region"
 NEXT_STEPS = {
@@ -28,6 +33,11 @@ NEXT_STEPS = {
     "OptInRequired": "the account must enable that region first; or use another --region",
     "InvalidToken": _SIGN_IN,
 }
+# Groups of --help in their order, so that a flag stands under the same title everywhere.
+GROUPS = PICTURES, ROUNDS, CLOUD, FUNCTION, SWEEPS, OUTPUT, COST, RARE = (
+    *("pictures and run", "rounds", "cloud", "function", "sweeps", "output and judgement"),
+    *("cost assumptions", "rarely used"),
+)
 CREDENTIALS = re.compile(r"(https?://).*@", re.IGNORECASE | re.DOTALL)
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -101,6 +111,18 @@ def without_credentials(text: str) -> str:
     return CREDENTIALS.sub(r"\1***@", text)
 
 
+def some_text(text: str) -> str:
+    """A name or an address; an empty one would count as the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is empty; give a value, or leave the flag out")
+    return text
+
+
+def some_path(name: str) -> Path:
+    """An empty one would be the working directory."""
+    return Path(some_text(name))
+
+
 def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -108,16 +130,16 @@ def positive_int(text: str) -> int:
 
 
 def positive_seconds(text: str) -> float:
-    return _positive(text, "seconds")
+    return _positive(text, text, "seconds")
 
 
 def positive_usd(text: str) -> float:
-    return _positive(text, "USD")
+    return _positive(text, text, "USD")
 
 
-def _positive(text: str, unit: str) -> float:
+def _positive(text: str, digits: str, unit: str) -> float:
     try:
-        number = float(text)
+        number = float(digits)
     except ValueError:
         number = -1
     if not 0 < number < float("inf"):
@@ -127,12 +149,23 @@ def _positive(text: str, unit: str) -> float:
 
 def percentage(text: str) -> float:
     """`5%` or `5` as 0.05; a small number without the sign may be meant as a part of 1."""
-    percent = _positive(text.removesuffix("%"), "percent")
+    percent = _positive(text, text.removesuffix("%"), "percent")
     if percent < 1 and not text.endswith("%"):
         raise argparse.ArgumentTypeError(
             f"{text!r} would be less than a percent; write {text}% or {100 * percent:g}%"
         )
     return percent / 100
+
+
+def precision(text: str) -> float:
+    """A percentage up to 100: an interval that is wider to either side holds "twice as fast" and
+    "as fast" alike, so it answers nothing."""
+    if (half_width := percentage(text)) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} answers nothing: an interval so wide holds twice as fast and as fast alike; "
+            "use 100% at most, such as 5%"
+        )
+    return half_width
 
 
 def positive_ints(text: str) -> tuple[int, ...]:
@@ -151,25 +184,89 @@ def run_id(text: str) -> str:
     return text
 
 
-def add_images_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which pictures there are, for every script that lists them: all of them list the same."""
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
-    parser.add_argument(
-        "--all-files",
-        action="store_true",
-        help="also take what systems and programs leave beside pictures (@eaDir, ._*, *.xmp, ...)",
-    )
+class ScriptParser(argparse.ArgumentParser):
+    """A parser whose help is in groups by purpose, and shows every default that is a value; one
+    that says which flag a mistyped one may mean."""
+
+    def __init__(self, **how: object):
+        usage = {"usage": "%(prog)s [flags]"}
+        super().__init__(**(usage | how), formatter_class=_Formatter, allow_abbrev=False)
+        self._groups = {title: self.add_argument_group(title) for title in GROUPS}
+
+    def group(self, title: str) -> "argparse._ActionsContainer":
+        """One of GROUPS. The first is the one that argparse puts --help into."""
+        return self if title == PICTURES else self._groups[title]
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Nothing is left over: an unknown word ends the script here. So it does in a sub-command,
+        whose parser knows its flags. An unknown flag is named before anything that is missing."""
+        words = self._with_values(sys.argv[1:] if args is None else args)
+        own = itertools.takewhile(lambda word: word not in self._commands(), words)
+        flags = [word for word in own if word.startswith("--") and word != "--"]
+        self._check_known([f for f in flags if f.partition("=")[0] not in self._own_flags()])
+        found, unknown = super().parse_known_args(words, namespace)
+        self._check_known(unknown)
+        return found, unknown
+
+    def _check_known(self, unknown: list[str]) -> None:
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown[0])}")
+
+    def _with_values(self, words: Iterable[str]) -> list[str]:
+        """`words`, with a value that begins with one minus joined to its flag (`--precision=-5%`),
+        so that it is called wrong, and not missing."""
+        joined: list[str] = []
+        for word in words:
+            if joined and self._takes_value(joined[-1]) and re.match(r"(?!-h$)-[^-]", word):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return joined
+
+    def _own_flags(self) -> dict[str, argparse.Action]:
+        return self._option_string_actions
+
+    def _commands(self) -> "dict[str, ScriptParser]":
+        found = (a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        return next(found, {})
+
+    def _takes_value(self, word: str) -> bool:
+        action = self._own_flags().get(word)
+        return action is not None and action.nargs != 0
+
+    def _hint(self, word: str) -> str:
+        """Which flag an unknown word is near to, or which it begins; else nothing."""
+        word = word.partition("=")[0]
+        flags = {f for parser in (self, *self._commands().values()) for f in parser._shown_flags()}
+        if word in flags:
+            return "; flags stand after the command"
+        if not re.match(r"--?\w", word):
+            return ""
+        name = f"--{word.strip('-').lower().replace('_', '-')}"
+        near = difflib.get_close_matches(name, flags, n=1, cutoff=0.8)
+        near = near or sorted(flag for flag in flags if flag.startswith(name))
+        return f"; did you mean {' or '.join(near)}?" if near else ""
+
+    def _shown_flags(self) -> list[str]:
+        return [f for f, action in self._own_flags().items() if action.help != argparse.SUPPRESS]
 
 
-def script_parser(docstring: str) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring, and shows every default that is a value."""
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=25)
 
-    class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-        def _get_help_string(self, action: argparse.Action) -> str | None:
-            if action.default is None or action.default is False:
-                return action.help  # which says itself what happens without the flag
-            return super()._get_help_string(action)
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if isinstance(default, Path) and default.is_relative_to(PROJECT):
+            # As it is called in the READMEs, wherever the checkout lies; a folder has no suffix.
+            default = f"{default.relative_to(PROJECT)}{'' if default.suffix else '/'}"
+        if default is None or default is False or default in ((), argparse.SUPPRESS):
+            return action.help  # which says itself what happens without the flag
+        return f"{action.help} (default: {str(default).replace('%', '%%')})"
 
-    return argparse.ArgumentParser(
-        description=docstring, formatter_class=Formatter, allow_abbrev=False
-    )
+
+def script_parser(docstring: str, first_group: str = "options") -> ScriptParser:
+    """A parser whose help begins with the script's docstring."""
+    parser = ScriptParser(description=docstring)
+    parser._optionals.title = first_group
+    return parser

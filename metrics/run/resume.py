@@ -1,14 +1,16 @@
 """What an interrupted run left behind, so that it can go on where it ended."""
 
+import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metrics.analysis.ledger import Manifest, read_manifest
 from metrics.analysis.rows import read_rows
 from metrics.analysis.run_record import record_of
-from metrics.analysis.sweep import Setting
+from metrics.analysis.sweep import Setting, is_kept, nested_subset, settings_of
 from metrics.common.cli import UserError
 from metrics.common.paths import LOCAL_CSV, MANIFEST_JSON, RUN_JSON, shown
+from metrics.run.round_runner import has_own_cloud
 
 if TYPE_CHECKING:
     from onprem_images.dataset import Picture
@@ -26,12 +28,48 @@ class Unfinished:
     done_on_prem: frozenset[int]
 
 
+def interrupted_run(
+    args: argparse.Namespace, pictures: "list[Picture]"
+) -> tuple[str, Unfinished | None]:
+    """The id of the sweep or run to go on with, and what is done of its run that was under way, if
+    the cloud still has that. The interrupted run's number of rounds takes the place of --rounds."""
+    settings = settings_of(args, len(pictures))
+    sweep_id, setting = sweep_of_manifest(settings)
+    if args.run_id not in (None, sweep_id):
+        raise UserError(f"the interrupted run is {sweep_id!r}, and not {args.run_id!r}")
+    if not setting.is_main and is_kept(setting, sweep_id):
+        return sweep_id, None
+    precision = args.precision if setting.is_main else None
+    cloud_name = "none" if args.self_check else args.cloud
+    before = unfinished_run(nested_subset(pictures, setting.pictures), cloud_name, precision)
+    rounds = before.passes // 2 if args.self_check else before.passes
+    if len(settings) > 1 and not precision and rounds != setting.rounds:
+        raise UserError(
+            f"the interrupted sweep is one of {rounds} rounds, and not of {setting.rounds}; "
+            "repeat its flags with --resume"
+        )
+    if has_own_cloud(args) and not args.self_check:
+        if len(settings) > 1:
+            return sweep_id, None  # that run begins anew; those that are kept are not done again
+        raise UserError(
+            "an embedded cloud ends with its run, and so do the rows in it: nothing to resume; "
+            "a run on one that you start yourself (--endpoint-url) or on AWS can be"
+        )
+    if len(settings) == 1 and not args.precision:
+        if args.rounds not in (None, rounds):
+            raise UserError(
+                f"the interrupted run is one of {rounds} rounds, and not of {args.rounds}"
+            )
+        args.rounds = rounds
+    return sweep_id, before
+
+
 def sweep_of_manifest(settings: list[Setting]) -> tuple[str, Setting]:
     """The id of the sweep or run that was interrupted here, and with which setting its last run was
     done. Raises UserError when there is none."""
     run_id = _manifest().run_id
     for setting in settings:
-        if setting.kind and run_id.endswith(f".{setting.name}"):
+        if not setting.is_main and run_id.endswith(f".{setting.name}"):
             return run_id.removesuffix(f".{setting.name}"), setting
     return run_id, settings[-1]
 

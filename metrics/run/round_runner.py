@@ -18,13 +18,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from compare_cloud_onprem_metrics import fetch_cloud_rows
 from lambda_function.cloud import Cloud, cloud_of, find_buckets, find_function, make_client
 from lambda_function.metrics_log import RowId
 from metrics.analysis.rounds import first_arm_leads
 from metrics.analysis.run_record import RunRecord, run_id_in
 from metrics.analysis.sweep import Setting
-from metrics.collect.cloud_rows import default_timeout_s, download_outputs, wait_for_rows
+from metrics.collect.cloud_rows import (
+    default_timeout_s,
+    download_outputs,
+    fetch_cloud_rows,
+    wait_for_rows,
+)
 from metrics.common.cli import UserError, cloud_problem
 from metrics.common.paths import (
     CLOUD_CSV,
@@ -38,14 +42,14 @@ from metrics.common.paths import (
     write_whole,
 )
 from metrics.run.cleaning import clean_cloud, clean_local
-from onprem_images.dataset import DataSet, describe_data_set, write_manifest
-from onprem_images.local_image_proc import process_on_prem
-from upload_images_s3 import (
+from metrics.run.uploads import (
     check_conditional_writes,
     check_run_is_new,
     upload_images,
     uploaded_before,
 )
+from onprem_images.dataset import DataSet, describe_data_set, write_manifest
+from onprem_images.local_image_proc import process_on_prem
 
 if TYPE_CHECKING:
     from metrics.analysis.comparison import Comparison

@@ -19,14 +19,8 @@ import io
 import json
 
 import master_pipeline
-from metrics.common.cli import (
-    DONE,
-    UserError,
-    add_images_arguments,
-    positive_int,
-    run_script,
-    script_parser,
-)
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.flags import add_flag, add_flags
 from metrics.common.paths import SUMMARY_JSON
 from metrics.common.streams import start_script
 
@@ -36,8 +30,8 @@ QUESTIONS = ("per_picture", "whole_job")  # the keys of summary.json
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--repeat", type=positive_int, default=20, help="runs")
-    parser.add_argument("--rounds", type=positive_int, default=3, help="of each run")
-    add_images_arguments(parser)
+    add_flag(parser, "--rounds", default=3, help="of each run")
+    add_flags(parser, "--images", "--all-files")
     return run_script(run, parser.parse_args(argv))
 
 

@@ -29,7 +29,7 @@ from processes import peak_memory_mb
 
 from lambda_function.embedded_cloud import embedded_cloud
 from metrics.analysis.run_record import record_of
-from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser, some_path
 from metrics.common.machine import available_cpus
 from metrics.common.originals import check_target, is_chart
 from metrics.common.paths import whole_file
@@ -42,7 +42,7 @@ SIZE = (64, 48)
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--pictures", type=positive_int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--output", type=Path, help="PNG file of the chart")
+    parser.add_argument("--output", type=some_path, help="PNG file of the chart")
     return run_script(run, parser.parse_args(argv))
 
 

@@ -30,9 +30,9 @@ from metrics.collect.cloud_rows import default_timeout_s, wait_for_rows
 from metrics.common.cli import DONE, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
 from metrics.common.streams import start_script
+from metrics.run.uploads import upload_images
 from onprem_images.dataset import Picture, load_pictures
 from tests.benchmarks.many_pictures import generate
-from upload_images_s3 import upload_images
 
 RUN, STARTING = "overhead", "starting"
 STARTERS = 20  # pictures that all environments are busy with before the measured ones

@@ -39,7 +39,7 @@ from PIL import Image, JpegImagePlugin
 from scipy.ndimage import gaussian_filter
 
 from lambda_function.image_transform import TARGET_SIZE
-from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser
+from metrics.common.cli import DONE, UserError, positive_int, run_script, script_parser, some_path
 from metrics.common.machine import available_cpus
 from metrics.common.originals import check_target, is_chart
 from metrics.common.paths import whole_file
@@ -100,11 +100,11 @@ class Competitor:
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--output", type=Path, help="draw the chart into this PNG file")
+    parser.add_argument("--output", type=some_path, help="draw the chart into this PNG file")
     parser.add_argument("--rounds", type=positive_int, default=9)
     parser.add_argument("--only", nargs="+", choices=LOOKS, default=[*LOOKS], help="competitors")
     parser.add_argument("--install", action="store_true", help="install absent peers into --peers")
-    parser.add_argument("--peers", type=Path, default=PEERS, help="folder of installed peers")
+    parser.add_argument("--peers", type=some_path, default=PEERS, help="folder of installed peers")
     parser.add_argument(
         "--quick", action="store_true", help="a try: 0.1 and 2 megapixels, once in 2 rounds"
     )

@@ -36,7 +36,7 @@ from lambda_function.image_transform import (
     MAX_PIXELS_OF,
     MAX_STORED_PIXELS,
 )
-from metrics.common.cli import DONE, FAILED, run_script, script_parser
+from metrics.common.cli import DONE, FAILED, run_script, script_parser, some_path
 from metrics.common.paths import PROJECT
 from metrics.common.streams import start_script
 
@@ -146,7 +146,7 @@ PICTURES = {
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=PICTURES, default=list(PICTURES))
-    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=some_path, help=argparse.SUPPRESS)
     return run_script(run, parser.parse_args(argv))
 
 

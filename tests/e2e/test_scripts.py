@@ -13,17 +13,20 @@ from importlib import metadata
 from pathlib import Path
 
 import boto3
+import hostile_corpus
 import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
 
+import compare_cloud_onprem_metrics
 import master_pipeline
-from lambda_function import embedded_cloud
+import upload_images_s3
+from lambda_function import deploy, embedded_cloud
 from metrics.analysis import run_record
-from metrics.common import cli, machine, paths
+from metrics.common import cli, flags, machine, paths
 from metrics.common.cli import UserError, run_script
 from metrics.common.paths import write_whole
-from onprem_images import local_image_proc
+from onprem_images import local_image_proc, sample_images
 
 # --- exit codes and error lines -----------------------------------------------------------------
 
@@ -119,7 +122,7 @@ NEXT_STEPS = {
     "ExpiredToken": "sign in again",
     "InvalidClientTokenId": "sign in again",
     "SignatureDoesNotMatch": "sign in again",
-    "AccessDenied": "see the policy in the README",
+    "AccessDenied": "see the policy in lambda_function/README.md",
     "PermanentRedirect": "name it with --region",
     "NoSuchBucket": "check --stack",
 }
@@ -167,6 +170,10 @@ FLAG_TYPES = {
         {"0.01": 0.01, "5": 5.0},
         ["0", "-1", "nan", "inf", "", "cheap"],
     ),
+    cli.precision: (
+        {"5%": 0.05, "5": 0.05, "0.5%": 0.005, "100%": 1.0},
+        ["0%", "-5%", "nan%", "%", "", "wide"],
+    ),
     cli.run_id: (
         {"a": "a", "20261123T225434Z-08a354": "20261123T225434Z-08a354", "A.b_c-9": "A.b_c-9"},
         ["", ".hidden", "-flag", "a/b", "a b", "a\n", "é", "../x", "x" * 65],
@@ -188,16 +195,53 @@ def test_a_flag_takes_good_values_and_refuses_bad_ones_with_exit_code_2(flag_typ
         assert f"argument --flag: {text!r} is no" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["101%", "500%", "500", "1e3%"])
+def test_an_interval_too_wide_to_answer_anything_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"answers nothing: .* use 100% at most"):
+        cli.precision(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "-5%"], "argument --precision: '-5%' is not a number of percent above 0"),
+        (["--max-cost", "-inf"], "argument --max-cost: '-inf' is not a number of USD above 0"),
+        (["--rounds", "-1"], "argument --rounds: '-1' is not a whole number above 0"),
+        (["--run-id", "-flag"], "argument --run-id: '-flag' is no run id"),
+        (["--run-id", ""], "argument --run-id: '' is no run id"),
+        (["--images", ""], "argument --images: '' is empty; give a value, or leave the flag out"),
+        (["--bundle="], "argument --bundle: '' is empty"),
+        (["--profile", ""], "argument --profile: '' is empty"),
+        (["--stack", ""], "argument --stack: '' is no stack name here"),
+        (["--scale", ""], "argument --scale: '' is not a whole number above 0"),
+        (["--images", "--dry-run"], "argument --images: expected one argument"),
+    ],
+)
+def test_a_value_that_cannot_be_is_called_so_in_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        master_pipeline.main(words)
+    assert caught.value.code == 2
+    usage, line = capsys.readouterr().err.splitlines()
+    assert usage.endswith("[flags]")
+    assert message in line
+
+
 def test_help_is_the_docstring_as_written_and_shows_defaults_that_are_values():
     parser = cli.script_parser("Do it.\n\n    python it.py\n")
     parser.add_argument("--port", type=int, default=0, help="the port")
     parser.add_argument("--name", default=None, help="default: a new one")
     parser.add_argument("--dry-run", action="store_true", help="print only")
+    parser.add_argument("--sizes", default=(), help="which sizes")
+    parser.add_argument("--folder", type=Path, default=paths.RESULTS, help="a folder")
+    parser.add_argument("--csv", type=Path, default=paths.CLOUD_CSV, help="a file")
     text = parser.format_help()
     assert "Do it.\n\n    python it.py\n" in text
     assert "the port (default: 0)\n" in text
     assert "default: a new one\n" in text
     assert "print only\n" in text
+    assert "which sizes\n" in text
+    assert "a folder (default: metrics/)\n" in text  # the same wherever the checkout lies
+    assert "a file (default: metrics/lambda_metrics.csv)\n" in text
 
 
 # --- every script, as a user asks it for help ---------------------------------------------------
@@ -211,17 +255,19 @@ HELP = {
     "master_pipeline.py": [
         *(
             CPUS,
-            "images_to_upload)",
+            "images_to_upload/)",
             "default: a new one",
-            "default: 200 (on AWS 500), and one a picture",
+            "default: 200 (on AWS 500), and 1 a picture",
         ),
         *CLOUD_HELP,
     ],
-    "upload_images_s3.py": ["images_to_upload)", "(default: 8)", "or a new one", *CLOUD_HELP],
+    "upload_images_s3.py": ["images_to_upload/)", "(default: 8)", "or a new one", *CLOUD_HELP],
     "compare_cloud_onprem_metrics.py": [
         *("local_metrics.csv)", "lambda_metrics.csv)", "default: the only one", *CLOUD_HELP),
     ],
-    "onprem_images/local_image_proc.py": [CPUS, "images_to_upload)", "default: a new one"],
+    "onprem_images/sample_images.py": ["images_to_upload/)"],
+    "tests/hostile_corpus.py": [],
+    "onprem_images/local_image_proc.py": [CPUS, "images_to_upload/)", "default: a new one"],
     "lambda_function/embedded_cloud.py": [
         *(CPUS, "(default: 0)", "(default: image-pipeline)", "default: awslambdaric)"),
     ],
@@ -236,7 +282,35 @@ def test_help_of_a_script_shows_its_defaults_and_works_from_anywhere(run_script_
     assert [default for default in HELP[name] if default not in text] == []
     assert "default: None" not in text
     assert f"python {name}" in text  # a command to try
+    assert "default: ()" not in text
+    assert str(paths.PROJECT) not in text
+    assert str(tmp_path) not in text
     assert list(tmp_path.iterdir()) == [tmp_path / "project"]
+
+
+def test_help_of_the_orchestrator_fits_a_screen_in_groups_by_purpose(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["master_pipeline.py"])
+    with pytest.raises(SystemExit):
+        master_pipeline.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: master_pipeline.py [flags]"
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 80
+    titles = [line.removesuffix(":") for line in lines if re.fullmatch(r"\w[^.]*:", line)]
+    assert titles == [title for title in cli.GROUPS if title != cli.FUNCTION]
+
+
+def test_each_flag_is_defined_once():
+    """What several scripts have is in flags.py, or where its default is."""
+    rooms = ("lambda_function", "metrics", "onprem_images")
+    sources = [*paths.PROJECT.glob("*.py")]
+    sources += [path for room in rooms for path in (paths.PROJECT / room).rglob("*.py")]
+    own = r"add_argument\(\s*\"(--[a-z-]+)\""
+    found = [flag for path in sources for flag in re.findall(own, path.read_text())]
+    assert len(found) > 20
+    assert sorted(found) == sorted(set(found))
+    assert not set(found) & flags._SHARED.keys()
 
 
 @pytest.mark.parametrize("name", [*HELP, "lambda_function/deploy.py"])
@@ -256,6 +330,45 @@ def test_an_unknown_flag_exits_2_and_is_named(run_script_in, name):
     assert done.returncode == 2
     assert "unrecognized arguments: --colour" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+MISTYPED = [
+    (master_pipeline.main, "--round 4", "--round; did you mean --rounds?"),
+    (master_pipeline.main, "--bundel=x.zip", "--bundel=x.zip; did you mean --bundle?"),
+    (master_pipeline.main, "--run_id x", "--run_id; did you mean --run-id?"),
+    (master_pipeline.main, "--Images x", "--Images; did you mean --images?"),
+    (master_pipeline.main, "-rounds 4", "-rounds 4; did you mean --rounds?"),
+    (master_pipeline.main, "--conc 4", "--conc; did you mean --concurrency?"),
+    (
+        master_pipeline.main,
+        "--max 4",
+        "--max; did you mean --max-cost or --max-rounds or --max-time?",
+    ),
+    (master_pipeline.main, "--dry-run photos", "photos"),
+    (upload_images_s3.main, "--worker 4", "--worker; did you mean --workers?"),
+    (compare_cloud_onprem_metrics.main, "--time-out 4", "--time-out; did you mean --timeout?"),
+    (local_image_proc.main, "--rouns 4", "--rouns; did you mean --rounds?"),
+    (sample_images.main, "--image x", "--image; did you mean --images?"),
+    (embedded_cloud.main, "--concurency 2", "--concurency; did you mean --concurrency?"),
+    (embedded_cloud.main, "--until-stdin", "--until-stdin"),  # not for users
+    (hostile_corpus.main, "--hlep", "--hlep; did you mean --help?"),
+    (deploy.main, "create --memry 512", "--memry; did you mean --memory?"),
+    (deploy.main, "update --dryrun", "--dryrun; did you mean --dry-run?"),
+    (deploy.main, "status --regoin x", "--regoin; did you mean --region?"),
+    (deploy.main, "delete --forse", "--forse; did you mean --force?"),
+    (deploy.main, "--forse delete", "--forse; did you mean --force?"),
+    (deploy.main, "--force", "--force; flags stand after the command"),
+]
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "told"), MISTYPED, ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_a_mistyped_flag_exits_2_and_says_the_nearest_one(main, words, told, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f": error: unrecognized arguments: {told}\n")
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -402,10 +515,10 @@ def test_processors_available_follow_the_quota_rounded_down_and_one_at_least(
 
 def test_the_defaults_of_workers_and_concurrency_follow_the_quota(cgroups, capsys):
     cgroups("0::/\n", {"cpu.max": "350000 100000\n"})
-    for module, flags in ((master_pipeline, 2), (local_image_proc, 1), (embedded_cloud, 1)):
+    for module, count in ((master_pipeline, 2), (local_image_proc, 1), (embedded_cloud, 1)):
         with pytest.raises(SystemExit):
             module.main(["--help"])
-        assert " ".join(capsys.readouterr().out.split()).count("(default: 3)") == flags
+        assert " ".join(capsys.readouterr().out.split()).count("(default: 3)") == count
 
 
 def test_what_a_quota_took_is_counted_in_the_own_cgroup_and_those_above(cgroups):

@@ -18,9 +18,9 @@ from lambda_function.metrics_log import CSV_KEY, LEASE_KEY, row_key
 from metrics.common.cli import UserError
 from metrics.common.paths import CHART_NAMES, PROJECT
 from metrics.run.cleaning import clean_cloud, cloud_leftovers, list_keys
+from metrics.run.uploads import upload_images
 from onprem_images import outputs
 from onprem_images.dataset import load_pictures, manifest_bytes
-from upload_images_s3 import upload_images
 
 IN, OUT = "input-bucket", "output-bucket"
 OWN_HASH = "ab" * 32

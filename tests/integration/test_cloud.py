@@ -1,6 +1,5 @@
 """Which cloud the flags choose, and that the embedded one's clients never leave this machine."""
 
-import argparse
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -24,13 +23,13 @@ from lambda_function.cloud import (
     make_client,
     stack_name,
 )
-from metrics.common.cli import UserError
+from metrics.common.cli import UserError, script_parser
 
 # --- flags --------------------------------------------------------------------------------------
 
 
 def chosen(*flags: str) -> Cloud:
-    parser = argparse.ArgumentParser()
+    parser = script_parser("")
     add_cloud_arguments(parser)
     return cloud_of(parser.parse_args(flags))
 

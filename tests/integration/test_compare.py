@@ -25,6 +25,7 @@ from lambda_function.metrics_log import CSV_KEY, HEADER, MetricRow, rows_to_csv
 from metrics.analysis import output_equivalence
 from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.bundle import unpack
+from metrics.collect.cloud_rows import fetch_cloud_rows
 from metrics.collect.invocations import Invocation, invocations_to_csv
 from metrics.common import paths, run_lock
 from metrics.common.cli import UserError
@@ -303,10 +304,10 @@ def test_on_prem_rows_of_two_runs_are_not_compared_with_a_download(compare_files
 def test_fetched_rows_replace_the_file_only_when_there_are_some(s3, buckets, tmp_path, capsys):
     target = tmp_path / "new" / "rows.csv"
     with pytest.raises(UserError, match="no picture was processed yet"):
-        compare_script.fetch_cloud_rows(s3, buckets.output, "run", target)
+        fetch_cloud_rows(s3, buckets.output, "run", target)
     assert not target.exists()
     s3.put_object(Bucket=buckets.output, Key=CSV_KEY, Body=csv_of([*cloud_rows("old"), row("a")]))
-    compare_script.fetch_cloud_rows(s3, buckets.output, "run", target)
+    fetch_cloud_rows(s3, buckets.output, "run", target)
     assert target.read_bytes() == csv_of([row("a")])
     assert capsys.readouterr().err == "left out 3 rows of another run, old\n"
 

@@ -281,8 +281,8 @@ def test_an_interrupt_at_the_question_leaves_nothing(cloud, deploy, monkeypatch)
     [
         ("--memory", "511", "no whole number of 512 to 10240"),
         ("--memory", "1e3", "no whole number of 512 to 10240"),
-        ("--timeout-s", "901", "no whole number of 15 to 900"),
-        ("--reserved-concurrency", "-1", "no whole number of 0 or more"),
+        ("--function-timeout", "901", "no whole number of 15 to 900"),
+        ("--concurrency", "-1", "no whole number of 0 or more"),
         ("--log-retention-days", "2", "none of 1, 3, 5, 7, 14, 30, 60, 90"),
         ("--architecture", "arm", "none of x86_64, arm64"),
         ("--expire-days", "0", "no whole number of 1 or more"),

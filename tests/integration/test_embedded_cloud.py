@@ -354,6 +354,28 @@ def process_one(cloud: Cloud) -> None:
     wait_for_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
 
 
+def test_any_number_of_signals_at_once_ends_the_service():
+    """A handler that sets an Event never returned when the next signal interrupted it."""
+    program = (
+        "import os, signal, threading\n"
+        "from lambda_function.embedded_cloud import end_of_service\n"
+        "def signals():\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM) * 3:\n"
+        "        os.kill(os.getpid(), number)\n"
+        "for _ in range(200):\n"
+        "    wait = end_of_service(until_stdin_closes=False)\n"
+        "    sender = threading.Thread(target=signals)\n"
+        "    sender.start()\n"
+        "    wait()\n"
+        "    sender.join()\n"
+        "print('ended')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_alone_it_serves_until_it_is_told_to_stop_and_leaves_nothing(tmp_path, number):
     process, cloud = start(tmp_path)

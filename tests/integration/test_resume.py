@@ -16,8 +16,8 @@ from metrics.collect.cloud_rows import download_rows
 from metrics.common.cli import UserError
 from metrics.run import resume
 from metrics.run.resume import unfinished_run
+from metrics.run.uploads import object_key, upload_images, uploaded_before
 from onprem_images.dataset import load_pictures, manifest_bytes
-from upload_images_s3 import object_key, upload_images, uploaded_before
 
 
 @pytest.fixture

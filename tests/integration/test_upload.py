@@ -22,8 +22,8 @@ from metrics.collect import cloud_rows
 from metrics.collect.cloud_rows import download_rows, new_rows, wait_for_rows
 from metrics.common.cli import UserError
 from metrics.run.cleaning import list_keys
+from metrics.run.uploads import check_conditional_writes, check_run_is_new, upload_images
 from onprem_images.dataset import load_pictures
-from upload_images_s3 import check_conditional_writes, check_run_is_new, upload_images
 
 IN, OUT = "input-bucket", "output-bucket"
 
@@ -155,7 +155,7 @@ def test_a_dry_run_names_what_it_would_leave_out(embedded, checkout, run_script_
         (["--endpoint-url", "http://example.com"], 1, "not on this machine"),
         (["--endpoint-url", "http://127.0.0.1:1"], 1, "Could not connect"),
         (["--run-id", "a/b"], 2, "is no run id"),
-        (["--parallel", "0"], 2, "not a whole number above 0"),
+        (["--workers", "0"], 2, "not a whole number above 0"),
         (["--images", "/no/such/folder"], 1, "is not a folder"),
         (["--input-bucket", "same", "--output-bucket", "same"], 1, "must differ"),
     ],

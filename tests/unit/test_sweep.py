@@ -18,6 +18,7 @@ from metrics.analysis.comparison import compare
 from metrics.analysis.interval import RatioEstimate, geometric_mean_ci
 from metrics.analysis.ledger import parse_manifest
 from metrics.analysis.sweep import (
+    MAIN,
     MEMORY,
     PARALLELISM,
     SCALE,
@@ -62,15 +63,15 @@ def flags(**changed) -> argparse.Namespace:
 
 
 def test_without_sweep_flags_there_is_the_comparison_itself_only():
-    assert settings_of(flags(), 16) == [Setting("", 16, 1, 2)]
-    assert settings_of(flags(rounds=4, memory=(512,)), 16) == [Setting("", 16, 4, 2, None, 512)]
+    assert settings_of(flags(), 16) == [Setting(MAIN, 16, 1, 2)]
+    assert settings_of(flags(rounds=4, memory=(512,)), 16) == [Setting(MAIN, 16, 4, 2, None, 512)]
 
 
 def test_each_sweep_varies_one_thing_and_the_comparison_comes_last():
     found = settings_of(
         flags(scale=(4, 8), workers=(1, 2), concurrency=(1, 2, 4), memory=(512, 1769)), 16
     )
-    itself = Setting("", 16, 3, 2, 4)
+    itself = Setting(MAIN, 16, 3, 2, 4)
     assert found[-1] == itself
     assert found[:-1] == [
         replace(itself, kind=SCALE, pictures=4),
@@ -336,7 +337,7 @@ def test_noise_alone_is_seldom_taken_for_a_crossing():
 def test_a_point_with_missing_rows_is_left_out_and_named():
     whole = [at_scale(n, [1.0, 1.1], [2.0, 2.1]) for n in (10, 40)]
     broken = at_scale(20, [1.0, 1.1], [0.1, 0.1], lost=True)
-    itself = replace(whole[-1], setting=replace(whole[-1].setting, kind=""))
+    itself = replace(whole[-1], setting=replace(whole[-1].setting, kind=MAIN))
     (found,) = sweeps_of([whole[0], broken, itself])
     assert "no crossing" in found.answer
     assert len(found.broken) == 1
@@ -410,10 +411,10 @@ def test_a_memory_sweep_without_reports_says_that_it_cannot_tell():
 
 def test_the_comparison_itself_is_a_point_unless_one_has_its_very_setting():
     kept = [at_memory(512, [4.0, 4.1]), at_memory(1769, [1.0, 1.1])]
-    itself = replace(at_memory(1769, [1.0, 1.2]), setting=Setting("", 1, 2, 2))
+    itself = replace(at_memory(1769, [1.0, 1.2]), setting=Setting(MAIN, 1, 2, 2))
     (found,) = sweeps_of([*kept, itself])
     assert len(found.points) == 2
-    other = replace(at_memory(1024, [1.0, 1.2]), setting=Setting("", 1, 2, 2))
+    other = replace(at_memory(1024, [1.0, 1.2]), setting=Setting(MAIN, 1, 2, 2))
     (found,) = sweeps_of([*kept, other])
     assert [line[0] for line in found.lines] == ["512 MB", "1,024 MB", "1,769 MB"]
 
@@ -449,7 +450,7 @@ def test_a_point_of_another_memory_than_was_set_is_not_whole():
 def test_more_at_once_that_may_be_no_faster_is_not_called_faster():
     points = [
         point(Setting(PARALLELISM, 1, 3, 1), [4.0, 5.0, 3.0], [6.0, 6.1, 6.0]),
-        point(Setting("", 1, 3, 2), [3.8, 4.9, 3.1], [2.0, 2.1, 2.0]),
+        point(Setting(MAIN, 1, 3, 2), [3.8, 4.9, 3.1], [2.0, 2.1, 2.0]),
     ]
     (found,) = sweeps_of(points)
     assert "on-prem: cannot tell whether 2 at once are faster than 1" in found.answer
