@@ -8,7 +8,7 @@ from metrics.analysis.aws_profile import Profile
 from metrics.analysis.calibration import Calibration
 from metrics.analysis.forecast_inputs import NEW_ACCOUNT_LIMIT, Pictures, Settings
 from metrics.analysis.forecast_model import quota_factor, ratio_to_lambda
-from metrics.common.findings import counted
+from metrics.common.text import counted
 
 
 def notes_of(

@@ -13,7 +13,7 @@ from metrics.analysis.forecast import (
     Interval,
 )
 from metrics.analysis.forecast_job import FROM_HERE, IN_S3
-from metrics.common.findings import counted
+from metrics.common.text import counted
 
 ROUNDS_OF_A_RUN = 4  # the default of master_pipeline.py
 RUN_ON_AWS = "master_pipeline.py --cloud aws --fit-profile FILE"

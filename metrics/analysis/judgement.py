@@ -19,7 +19,7 @@ from metrics.analysis.rows import read_rows
 from metrics.analysis.run_diff import describe_changes
 from metrics.analysis.run_record import record_of
 from metrics.analysis.stability_measures import Measure, measures_of
-from metrics.analysis.sweep import Setting, kept_settings
+from metrics.analysis.sweep import MAIN, Setting, kept_settings
 from metrics.analysis.sweep_results import Point, Sweep, point_of, sweeps_of
 from metrics.collect.invocations import invocations_from_csv
 from metrics.common.cli import UserError
@@ -195,14 +195,14 @@ def setting_of(comparison: Comparison) -> Setting:
     """What the comparison itself was done with, by its record; without one, by its rows."""
     rows = comparison.rows[comparison.second.name]
     from_rows = Setting(
-        kind="",
+        kind=MAIN,
         pictures=rows["image_key"].nunique(),
         rounds=rows["round"].nunique(),
         workers=comparison.first.workers,
         concurrency=comparison.second.workers,
     )
     try:
-        return replace(from_rows, **{**comparison.record.get("setting", {}), "kind": ""})
+        return replace(from_rows, **{**comparison.record.get("setting", {}), "kind": MAIN})
     except TypeError:
         return from_rows
 
