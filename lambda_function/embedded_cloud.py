@@ -1,8 +1,8 @@
 """The embedded cloud: S3, Lambda and the stack on this machine, with no account and no Docker.
 
 moto answers the API calls; the function's zip runs in processes of its own under AWS's runtime
-client (lambda_runtime.py). It listens on 127.0.0.1 only and never contacts another host. What it
-measures is this machine, not AWS.
+client (emulator/). It listens on 127.0.0.1 only and never contacts another host. What it measures
+is this machine, not AWS.
 
 Prints the AWS_ENDPOINT_URL line that the other scripts need, then serves until Ctrl-C:
 
@@ -176,8 +176,10 @@ def start_server(args: argparse.Namespace, folder: Path):
     """moto behind a local HTTP server, and the service that runs its functions."""
     from lambda_function.emulator.faults import UnreliableLambda, UnreliableS3
     from lambda_function.emulator.http_server import http_server
-    from lambda_function.emulator.lambda_runtime import Host, LambdaService, runtime_client_code
+    from lambda_function.emulator.invocation import Host
+    from lambda_function.emulator.lambda_service import LambdaService
     from lambda_function.emulator.moto_patches import MotoCloud
+    from lambda_function.emulator.runtime_api import runtime_client_code
 
     moto_cloud = MotoCloud()
     moto_cloud.install()

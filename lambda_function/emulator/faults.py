@@ -16,7 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lambda_function.emulator.lambda_runtime import FunctionConfig, Host, LambdaService
+from lambda_function.emulator.invocation import FunctionConfig, Host
+from lambda_function.emulator.lambda_service import LambdaService
+from lambda_function.emulator.xml_error import refuse
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class UnreliableS3:
             return self._app(environ, start_response)
         if kind in ("conflict", "error", "slowdown"):
             answer = kind if kind != "conflict" else ("409", "412")[late]
-            return _refuse(environ, start_response, *ANSWERS[answer])
+            return refuse(environ, start_response, *ANSWERS[answer], "as --faults has it")
         if kind == "lost" or (kind in OF_FUNCTIONS and late):
             list(self._app(environ, lambda *_: None))
         if kind in OF_FUNCTIONS:
@@ -166,13 +168,6 @@ class UnreliableS3:
 
 
 def _application_id(environ: dict) -> str:
-    """Of the environment that sends a request; see AWS_SDK_UA_APP_ID in lambda_runtime.py."""
+    """Of the environment that sends a request; see AWS_SDK_UA_APP_ID in environment.py."""
     found = re.search(r"\bapp/(\S+)", environ.get("HTTP_USER_AGENT", ""))
     return found[1] if found else ""
-
-
-def _refuse(environ: dict, start_response: Callable, status: str, code: str) -> list[bytes]:
-    body = f"<Error><Code>{code}</Code><Message>as --faults has it</Message></Error>".encode()
-    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-    start_response(status, headers)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

@@ -13,7 +13,6 @@ What is filled                                because moto
                                               a lock, and closes objects under their readers
 """
 
-import html
 import io
 import json
 import threading
@@ -37,9 +36,11 @@ from moto.s3.notifications import S3NotificationEvent
 from moto.sqs.models import sqs_backends
 
 from lambda_function.emulator import moto_roles, moto_stacks
-from lambda_function.emulator.lambda_runtime import FunctionConfig, LambdaService
+from lambda_function.emulator.invocation import FunctionConfig
+from lambda_function.emulator.lambda_service import LambdaService
 from lambda_function.emulator.moto_roles import credentials_of, role_allows
 from lambda_function.emulator.moto_stacks import ACCOUNT_ID, replace
+from lambda_function.emulator.xml_error import refuse
 
 LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 
@@ -66,7 +67,9 @@ class MotoCloud:
         try:
             started, answer = self._carry_out(environ)
         except OSError as error:  # such as a full disk: the client's message should say so
-            started, answer = _server_error(error)
+            reason = f"the embedded cloud: {error.strerror or error}"
+            status = "500 Internal Server Error"
+            return refuse(environ, start_response, status, "InternalError", reason)
         start_response(*started)
         return answer
 
@@ -216,13 +219,6 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
             "object": facts,
         },
     }
-
-
-def _server_error(error: OSError) -> tuple[tuple, list[bytes]]:
-    reason = html.escape(f"the embedded cloud: {error.strerror or error}")
-    body = f"<Error><Code>InternalError</Code><Message>{reason}</Message></Error>".encode()
-    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-    return ("500 Internal Server Error", headers), [body]
 
 
 def _once(original: Callable) -> Callable:

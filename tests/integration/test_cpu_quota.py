@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import LIMIT_S, children, until
-from test_lambda_runtime import Cloud
+from test_lambda_service import Cloud
 
 from lambda_function.cloud import find_buckets, make_client
 from lambda_function.deploy import package_for, parameters_of_this_machine
