@@ -18,8 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambda_function.cloud import add_cloud_arguments, cloud_of, find_buckets, make_client
-from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
+from lambda_function.cloud import (
+    add_cloud_arguments,
+    cloud_of,
+    find_buckets,
+    find_function,
+    make_client,
+)
+from lambda_function.metrics_log import RowId
 from metrics.analysis.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
 from metrics.common.cli import (
     UserError,
@@ -35,7 +41,6 @@ from metrics.common.paths import (
     MANIFEST_JSON,
     RESULTS,
     shown,
-    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +130,8 @@ def add_judgement_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from metrics.analysis.bundle import Choices
-    from metrics.collect.cloud_rows import download_outputs, wait_for_rows
+    from metrics.collect.cloud_rows import CloudRows, download_outputs, wait_for_rows
+    from metrics.collect.dead_letters import find_queues
     from metrics.report.judgement import check_files, judge, run_files_here
 
     check_files(args.bundle, args.baseline)
@@ -140,12 +146,15 @@ def run(args: argparse.Namespace) -> int:
     fetch_outputs = None
     if not (args.no_download or args.self_check):
         cloud = cloud_of(args)
-        s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
+        s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
         expected = expected_rows(run_files)
+        rows = CloudRows(s3, buckets.output, next(iter(expected)).run_id)
         if args.timeout:
-            wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial)
-        fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
-        fetch_outputs = partial(download_outputs, s3, bucket)
+            queues = find_queues(cloud, find_function(cloud), s3, buckets)
+            wait_for_rows(rows, expected, args.timeout, args.allow_partial, queues)
+        rows.look()
+        rows.save(args.cloud_csv)
+        fetch_outputs = partial(download_outputs, s3, buckets.output)
     return judge(run_files, args.output, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
 
 
@@ -165,14 +174,6 @@ def expected_rows(run_files: "RunFiles") -> set[RowId]:
     rows = read_rows(run_files.local_csv, "on_prem")
     rows = rows[rows["run_id"] == (chosen or only_run(rows))]
     return {RowId(*row) for row in rows[list(RowId._fields)].itertuples(index=False)}
-
-
-def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
-    """Write the run's rows in the bucket to `target`."""
-    from metrics.collect.cloud_rows import download_rows
-
-    rows = download_rows(s3, bucket, run_id)
-    write_whole(target, (HEADER + rows_to_csv(rows)).encode())
 
 
 def judge_bundle(args: argparse.Namespace) -> int:

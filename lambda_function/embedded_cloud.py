@@ -137,7 +137,7 @@ def serve(args: argparse.Namespace) -> int:
     if args.until_stdin_closes:
         threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
-        server, functions = start_server(args, Path(folder))
+        server, moto_cloud = start_server(args, Path(folder))
         try:
             cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.bind_addr[1]}", stack=args.stack)
             if not args.empty:
@@ -157,7 +157,7 @@ def serve(args: argparse.Namespace) -> int:
                 )
             stop.wait()
         finally:
-            functions.stop()
+            moto_cloud.stop()
             server.stop()
     if args.faults:
         print(args.faults, file=sys.stderr)
@@ -173,15 +173,15 @@ def forget_aws_configuration() -> None:
 
 
 def start_server(args: argparse.Namespace, folder: Path):
-    """moto behind a local HTTP server, and the service that runs its functions."""
-    from lambda_function.emulator.faults import UnreliableLambda, UnreliableS3
+    """moto behind a local HTTP server, and what runs its functions."""
+    from lambda_function.emulator.faults import UnreliableApi, UnreliableLambda
     from lambda_function.emulator.http_server import http_server
     from lambda_function.emulator.invocation import Host
     from lambda_function.emulator.lambda_service import LambdaService
     from lambda_function.emulator.moto_patches import MotoCloud
     from lambda_function.emulator.runtime_api import runtime_client_code
 
-    moto_cloud = MotoCloud()
+    moto_cloud = MotoCloud(args.faults.of_batch if args.faults else None)
     moto_cloud.install()
     try:
         server = http_server(LOOPBACK, args.port)
@@ -199,12 +199,12 @@ def start_server(args: argparse.Namespace, folder: Path):
     )
     if args.faults:
         moto_cloud.lambda_service = UnreliableLambda(host, args.faults)
-        server.wsgi_app = UnreliableS3(moto_cloud, args.faults, moto_cloud.lambda_service)
+        server.wsgi_app = UnreliableApi(moto_cloud, args.faults, moto_cloud.lambda_service)
     else:
         moto_cloud.lambda_service = LambdaService(host)
         server.wsgi_app = moto_cloud
     threading.Thread(target=server.serve, daemon=True).start()
-    return server, moto_cloud.lambda_service
+    return server, moto_cloud
 
 
 def deploy_stack(cloud: Cloud) -> None:

@@ -13,6 +13,7 @@ import time
 import uuid
 import zipfile
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lambda_function.emulator.environment import Environment
@@ -20,6 +21,7 @@ from lambda_function.emulator.invocation import FunctionConfig, Host, Invocation
 
 RETRY_WAITS_S = (1, 2)  # AWS waits one and two minutes
 STOP_LIMIT_S = 5  # for the thread of an environment whose process is gone
+STOPPING = Outcome(b'{"errorMessage": "the embedded cloud is stopping"}', "Unhandled")
 
 
 class LambdaService:
@@ -36,16 +38,25 @@ class LambdaService:
         """Synchronous: waits for the end, no retries."""
         done, outcomes = threading.Event(), []
 
-        def on_end(_: Invocation, outcome: Outcome) -> None:
+        def on_end(_: Invocation | None, outcome: Outcome) -> None:
             outcomes.append(outcome)
             done.set()
 
-        function = self._function(config)
-        if function is None:
-            return Outcome(b'{"errorMessage": "the embedded cloud is stopping"}', "Unhandled")
-        function.submit(Invocation(event, on_end))
+        self.submit(config, event, on_end)
         done.wait()
         return outcomes[0]
+
+    def submit(
+        self,
+        config: FunctionConfig,
+        event: bytes,
+        on_end: Callable[[Invocation | None, Outcome], None],
+    ) -> None:
+        """One try; `on_end` is called with what came of it."""
+        if (function := self._function(config)) is None:
+            on_end(None, STOPPING)
+        else:
+            function.submit(Invocation(event, on_end))
 
     def invoke_async(self, config: FunctionConfig, event: bytes) -> None:
         """Asynchronous: returns at once; failures are retried as the configuration says."""

@@ -17,7 +17,10 @@ from pathlib import Path, PurePosixPath
 
 from metrics.common.cli import UserError
 
-ZIP_MODULES = ("__init__.py", "handler.py", "image_transform.py", "limits.py", "metrics_log.py")
+ZIP_MODULES = (
+    *("__init__.py", "handler.py", "metrics_writer.py"),
+    *("image_transform.py", "limits.py", "metrics_log.py"),
+)
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same files give the same bytes
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Pillow 13 has wheels for glibc 2.27 and 2.28 only; asked for manylinux2014 alone, pip quietly

@@ -1,53 +1,89 @@
-"""Events that the function failed on for good: read from its failure queue, and turned into rows.
+"""What was given up on its way: read from the failure queue, and sent on as rows.
 
-Lambda puts a record of each into the queue after the last retry. Without this such a picture would
-be waited for until the time-out, and then be missing without a reason.
+Lambda puts a record of each event into that queue on which the function failed for good, and SQS
+each message of the rows queue that the metrics writer did not take. Without this such a picture
+would be waited for until the time-out, and then be missing without a reason.
 """
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 from botocore.exceptions import ClientError
 
 from lambda_function.cloud import Buckets, Cloud, make_client
 from lambda_function.handler import INPUT_PREFIX, environment_of, number_in, object_key
-from lambda_function.metrics_log import MetricRow, RowId, is_missing, put_row
+from lambda_function.metrics_log import (
+    MetricRow,
+    RowId,
+    is_missing,
+    row_from_message,
+    send_row,
+)
 
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
 HIDDEN_S = 120  # from a message's delivery until it may come again
 ROUNDED = timedelta(seconds=1)  # LastModified has whole seconds
 
 
-def failure_queue_drainer(
-    cloud: Cloud, function: dict[str, str], s3, buckets: Buckets
-) -> Callable[[set[RowId]], object] | None:
-    """Gives the missing their rows, as far as the queue tells of them; None without a queue."""
-    if "FailureQueueUrl" not in function:
+COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+
+
+@dataclass(frozen=True)
+class Queues:
+    """The queues of a stack, and what it takes to read what is in them."""
+
+    s3: object
+    sqs: object
+    rows_url: str
+    failures_url: str
+    buckets: Buckets
+
+    def describe(self) -> str:
+        """How many messages wait where."""
+        waiting, in_flight = self.count(self.rows_url)
+        failures = sum(self.count(self.failures_url))
+        if not (waiting or in_flight or failures):
+            return "nothing waits in the rows queue or the failure queue"
+        return (
+            f"the rows queue holds {waiting} waiting and {in_flight} in flight, "
+            f"the failure queue {failures}"
+        )
+
+    def count(self, url: str) -> tuple[int, int]:
+        """Messages that wait, and that somebody works on."""
+        answer = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(COUNTS))
+        waiting, in_flight = (int(answer["Attributes"].get(name, 0)) for name in COUNTS)
+        return waiting, in_flight
+
+
+def find_queues(cloud: Cloud, stack: dict[str, str], s3, buckets: Buckets) -> Queues | None:
+    """The queues that the outputs of a stack name; None without."""
+    if not {"RowsQueueUrl", "FailureQueueUrl"} <= stack.keys():
         return None
     sqs = make_client(cloud, "sqs")
-    return partial(rows_of_failures, s3, sqs, function["FailureQueueUrl"], buckets)
+    return Queues(s3, sqs, stack["RowsQueueUrl"], stack["FailureQueueUrl"], buckets)
 
 
-def rows_of_failures(
-    s3, sqs, queue_url: str, buckets: Buckets, missing: set[RowId]
-) -> list[MetricRow]:
-    """Make an `error` row durable for each missing picture that the queue tells of.
+def drain_failure_queue(queues: Queues, missing: set[RowId]) -> int:
+    """Send a row for each missing picture that the failure queue tells of; how many that were.
 
     Messages about them alone are deleted, others stay: they are of another run or another user.
     """
-    rows = []
-    for message in receive(sqs, queue_url):
-        told_of = _rows(s3, message["Body"], buckets)
+    sent = 0
+    for message in receive(queues.sqs, queues.failures_url):
+        told_of = _rows(queues, message)
         found = [row for row in told_of if row.id in missing]
         for row in found:
-            put_row(s3, buckets.output, row)
+            send_row(queues.sqs, queues.rows_url, row)
         if found and found == told_of:
-            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
-        rows += found
-    return rows
+            handle = message["ReceiptHandle"]
+            queues.sqs.delete_message(QueueUrl=queues.failures_url, ReceiptHandle=handle)
+        sent += len(found)
+    return sent
 
 
 def receive(sqs, queue_url: str) -> Iterator[dict]:
@@ -66,14 +102,19 @@ def receive(sqs, queue_url: str) -> Iterator[dict]:
         yield from new
 
 
-def _rows(s3, body: str, buckets: Buckets) -> list[MetricRow]:
-    """Rows of the pictures that a message tells of; none when it is no record of the function."""
+def _rows(queues: Queues, message: dict) -> list[MetricRow]:
+    """Rows of the pictures that a message tells of; none when it is neither a row nor a record of
+    the function."""
+    body = message["Body"]
+    with contextlib.suppress(ValueError):
+        return [row_from_message(body)]
     try:
         record = json.loads(body)
         events = record["requestPayload"]["Records"]
-        rows = [_row(s3, event, record, buckets) for event in events]
+        rows = [_row(queues.s3, event, record, queues.buckets) for event in events]
     except (ValueError, KeyError, TypeError, AttributeError):
-        print("a message of the failure queue is no record of the function", file=sys.stderr)
+        what = f"message {message['MessageId']} of the failure queue, {body[:80]!r},"
+        print(f"{what} is neither a row nor a record of the function; it stays", file=sys.stderr)
         return []
     return [row for row in rows if row is not None]
 
