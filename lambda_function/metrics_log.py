@@ -211,10 +211,14 @@ class CsvPart:
                     raise ValueError("no row")
                 yield record
         except (ValueError, csv.Error) as error:
-            raise MetricsLogError(
-                f"{self._where} has other columns or other content than this version writes "
-                f"({error}); move it away, and the rows that wait will start a new one"
-            ) from error
+            raise MetricsLogError(_unusable(self._where, str(error))) from error
+
+
+def _unusable(where: str, why: str) -> str:
+    return (
+        f"{where} has other columns or other content than this version writes ({why}); move it "
+        "away, and the rows that wait will start a new one"
+    )
 
 
 def _whole_lines(text: Iterable[str], keep: Callable[[str], object]) -> Iterator[str]:
@@ -234,8 +238,10 @@ def open_csv(s3, bucket: str, key: str, size: int = 0, generation: str = "") -> 
     try:
         answer = s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-")
     except ClientError as error:
-        if start and error_code(error) == "InvalidRange":  # shorter: another one
-            return open_csv(s3, bucket, key)
+        if error_code(error) == "InvalidRange":  # shorter: another one, or an empty one
+            if start:
+                return open_csv(s3, bucket, key)
+            raise MetricsLogError(_unusable(f"s3://{bucket}/{key}", "empty")) from error
         if is_missing(error):
             return None
         raise

@@ -23,6 +23,7 @@ from lambda_function.metrics_log import CSV_KEY, HEADER, MetricRow, rows_to_csv
 from metrics.analysis import output_equivalence
 from metrics.analysis.assumptions import Assumptions
 from metrics.analysis.bundle import unpack
+from metrics.collect.cloud_rows import CloudRows
 from metrics.collect.invocations import Invocation, invocations_to_csv
 from metrics.common import paths
 from metrics.common.cli import UserError
@@ -286,7 +287,7 @@ def test_a_bucket_without_rows_is_one_line(compare_files, named_buckets):
 def test_a_bucket_that_does_not_exist_is_one_line_that_names_it(compare_files, named_buckets):
     code, _, err = compare_files(on_prem_rows(), None, *named_buckets[2], "--output-bucket", "none")
     assert code == 1
-    assert err.startswith("error: ListObjectsV2 none: NoSuchBucket: ")
+    assert err.startswith("error: GetObject none: NoSuchBucket: ")
     assert err.count("\n") == 1
 
 
@@ -298,12 +299,13 @@ def test_on_prem_rows_of_two_runs_are_not_compared_with_a_download(compare_files
 
 
 def test_fetched_rows_replace_the_file_only_when_there_are_some(s3, buckets, tmp_path, capsys):
-    target = tmp_path / "new" / "rows.csv"
+    target, rows = tmp_path / "new" / "rows.csv", CloudRows(s3, buckets.output, "run")
     with pytest.raises(UserError, match="no picture was processed yet"):
-        compare_script.fetch_cloud_rows(s3, buckets.output, "run", target)
+        rows.save(target)
     assert not target.exists()
     s3.put_object(Bucket=buckets.output, Key=CSV_KEY, Body=csv_of([*cloud_rows("old"), row("a")]))
-    compare_script.fetch_cloud_rows(s3, buckets.output, "run", target)
+    rows.look()
+    rows.save(target)
     assert target.read_bytes() == csv_of([row("a")])
     assert capsys.readouterr().err == "left out 3 rows of another run, old\n"
 

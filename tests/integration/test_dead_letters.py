@@ -5,22 +5,22 @@ import json
 import boto3
 import pytest
 from conftest import jpeg
+from rows import row, waited_rows
 
 from lambda_function.cloud import Buckets, find_buckets, find_function, make_client
 from lambda_function.embedded_cloud import embedded_cloud
-from lambda_function.metrics_log import RowId, append_rows
+from lambda_function.metrics_log import RowId, row_from_message, row_to_message
 from metrics.collect import cloud_rows
-from metrics.collect.cloud_rows import wait_for_rows
-from metrics.collect.dead_letters import failure_queue_drainer, receive, rows_of_failures
+from metrics.collect.dead_letters import Queues, drain_failure_queue, find_queues, receive
 
 IN, OUT = "input-bucket", "output-bucket"
 
 
 @pytest.fixture
-def queue(s3):
-    """A queue of moto's: client and URL."""
+def queues(s3) -> Queues:
     sqs = boto3.client("sqs")
-    return sqs, sqs.create_queue(QueueName="failures")["QueueUrl"]
+    rows, failures = (sqs.create_queue(QueueName=n)["QueueUrl"] for n in ("rows", "failures"))
+    return Queues(s3, sqs, rows, failures, Buckets(IN, OUT))
 
 
 def upload(s3, key: str, run_id: str = "run", body: bytes = b"picture") -> str:
@@ -53,62 +53,61 @@ def failure(key: str, etag: str, bucket: str = IN) -> dict:
     }
 
 
-def send(queue, record: dict) -> None:
-    sqs, url = queue
-    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(record))
+def send(queues: Queues, record: dict | str) -> None:
+    body = record if isinstance(record, str) else json.dumps(record)
+    queues.sqs.send_message(QueueUrl=queues.failures_url, MessageBody=body)
 
 
-def messages_left(queue) -> int:
-    sqs, url = queue
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return sum(map(int, found.values()))
+def messages_left(queues: Queues) -> int:
+    return sum(queues.count(queues.failures_url))
 
 
-def settle(s3, queue, *missing: str, run_id: str = "run"):
-    expected = {RowId(run_id, 1, key) for key in missing}
-    return rows_of_failures(s3, *queue, Buckets(IN, OUT), expected)
+def drain(queues: Queues, *missing: str, run_id: str = "run") -> list:
+    """The rows that were sent to the rows queue."""
+    sent = drain_failure_queue(queues, {RowId(run_id, 1, key) for key in missing})
+    messages = list(receive(queues.sqs, queues.rows_url))
+    assert len(messages) == sent
+    return [row_from_message(message["Body"]) for message in messages]
 
 
-def test_a_failure_becomes_an_error_row_that_says_why_and_its_message_is_deleted(s3, queue):
-    send(queue, failure("input/my+picture%2B.jpg", upload(s3, "my picture+.jpg")))
-    (row,) = settle(s3, queue, "my picture+.jpg")
+def test_a_failure_becomes_an_error_row_that_says_why_and_its_message_is_deleted(s3, queues):
+    send(queues, failure("input/my+picture%2B.jpg", upload(s3, "my picture+.jpg")))
+    (row,) = drain(queues, "my picture+.jpg")
     assert row.id == RowId("run", 1, "my picture+.jpg")
     assert (row.status, row.source, row.request_id) == ("error", "cloud", "r-1")
     assert row.error == (
         "LambdaFailure: RetriesExhausted after 3 tries: Sandbox.Timedout: Task timed out"
     )
     assert row.orig_size == len(b"picture")
-    assert append_rows(s3, OUT, lambda: 60) == 1
-    assert messages_left(queue) == 0
+    assert messages_left(queues) == 0
 
 
-def test_what_is_not_missing_or_of_another_run_or_bucket_or_uploaded_again_is_left_alone(s3, queue):
-    send(queue, failure("input/done.jpg", upload(s3, "done.jpg")))
-    send(queue, failure("input/other.jpg", upload(s3, "other.jpg", run_id="earlier")))
-    send(queue, failure("input/again.jpg", "0" * 32))
+def test_what_is_not_missing_or_of_another_run_or_upload_is_left_alone(s3, queues):
+    send(queues, failure("input/done.jpg", upload(s3, "done.jpg")))
+    send(queues, failure("input/other.jpg", upload(s3, "other.jpg", run_id="earlier")))
+    send(queues, failure("input/again.jpg", "0" * 32))
     upload(s3, "again.jpg")
-    send(queue, failure("input/gone.jpg", "0" * 32))
-    send(queue, failure("input/a.jpg", upload(s3, "a.jpg"), bucket=OUT))
-    send(queue, failure("elsewhere/a.jpg", "0" * 32))
-    assert settle(s3, queue, "other.jpg", "again.jpg", "gone.jpg", "a.jpg") == []
-    assert messages_left(queue) == 6
+    send(queues, failure("input/gone.jpg", "0" * 32))
+    send(queues, failure("input/a.jpg", upload(s3, "a.jpg"), bucket=OUT))
+    send(queues, failure("elsewhere/a.jpg", "0" * 32))
+    assert drain(queues, "other.jpg", "again.jpg", "gone.jpg", "a.jpg") == []
+    assert messages_left(queues) == 6
 
 
-def test_a_message_that_tells_of_another_runs_picture_too_stays_for_that_run(s3, queue):
+def test_a_message_that_tells_of_another_runs_picture_too_stays_for_that_run(s3, queues):
     record = failure("input/a.jpg", upload(s3, "a.jpg"))
     other = failure("input/b.jpg", upload(s3, "b.jpg", run_id="other"))
     record["requestPayload"]["Records"] += other["requestPayload"]["Records"]
-    send(queue, record)
-    assert [row.image_key for row in settle(s3, queue, "a.jpg")] == ["a.jpg"]
-    assert messages_left(queue) == 1
+    send(queues, record)
+    assert [row.image_key for row in drain(queues, "a.jpg")] == ["a.jpg"]
+    assert messages_left(queues) == 1
 
 
-def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_one(s3, queue):
+def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_one(s3, queues):
     record = failure("input/a.jpg", upload(s3, "a.jpg"))
     record["requestPayload"]["Records"][0]["eventTime"] = "2020-01-02T03:00:00.000Z"
-    send(queue, record)
-    assert settle(s3, queue, "a.jpg") == []
+    send(queues, record)
+    assert drain(queues, "a.jpg") == []
 
 
 @pytest.mark.parametrize(
@@ -122,12 +121,11 @@ def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_
         '{"requestPayload": 1}',
     ],
 )
-def test_a_message_that_is_no_record_of_the_function_does_not_stop_the_others(s3, queue, body):
-    sqs, url = queue
-    sqs.send_message(QueueUrl=url, MessageBody=body)
-    send(queue, failure("input/a.jpg", upload(s3, "a.jpg")))
-    assert [row.image_key for row in settle(s3, queue, "a.jpg")] == ["a.jpg"]
-    assert messages_left(queue) == 1
+def test_a_message_that_is_no_record_of_the_function_does_not_stop_the_others(s3, queues, body):
+    send(queues, body)
+    send(queues, failure("input/a.jpg", upload(s3, "a.jpg")))
+    assert [row.image_key for row in drain(queues, "a.jpg")] == ["a.jpg"]
+    assert messages_left(queues) == 1
 
 
 def test_messages_that_come_back_while_reading_are_read_once():
@@ -138,15 +136,41 @@ def test_messages_that_come_back_while_reading_are_read_once():
     assert len(list(receive(Queue(), "url"))) == 2
 
 
-def test_more_messages_than_one_call_hands_out_are_read(s3, queue):
+def test_more_messages_than_one_call_hands_out_are_read(s3, queues):
     keys = [f"{n}.jpg" for n in range(25)]
     for key in keys:
-        send(queue, failure(f"input/{key}", upload(s3, key)))
-    assert sorted(row.image_key for row in settle(s3, queue, *keys)) == sorted(keys)
+        send(queues, failure(f"input/{key}", upload(s3, key)))
+    assert sorted(row.image_key for row in drain(queues, *keys)) == sorted(keys)
 
 
-def test_without_a_queue_there_is_nothing_to_settle(embedded):
-    assert failure_queue_drainer(embedded, {}, None, Buckets(IN, OUT)) is None
+def test_a_row_that_the_writer_did_not_take_is_sent_again_when_it_is_missing(s3, queues):
+    send(queues, row_to_message(row("a.jpg")))
+    send(queues, row_to_message(row("there.jpg")))
+    send(queues, row_to_message(row("a.jpg", run_id="other")))
+    assert drain(queues, "a.jpg") == [row("a.jpg")]
+    assert messages_left(queues) == 2
+
+
+def test_a_message_that_is_nothing_of_ours_is_named_and_stays(s3, queues, capsys):
+    send(queues, "what is this")
+    assert drain(queues, "a.jpg") == []
+    assert "'what is this', is neither a row nor a record" in capsys.readouterr().err
+    assert messages_left(queues) == 1
+
+
+def test_what_waits_where_is_told(s3, queues):
+    assert queues.describe() == "nothing waits in the rows queue or the failure queue"
+    for number in range(3):
+        queues.sqs.send_message(QueueUrl=queues.rows_url, MessageBody=f"{number}")
+    queues.sqs.receive_message(QueueUrl=queues.rows_url)
+    send(queues, "x")
+    assert queues.describe() == (
+        "the rows queue holds 2 waiting and 1 in flight, the failure queue 1"
+    )
+
+
+def test_without_a_stack_there_are_no_queues(embedded):
+    assert find_queues(embedded, {}, None, Buckets(IN, OUT)) is None
 
 
 def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypatch):
@@ -163,9 +187,9 @@ def test_a_picture_that_the_function_fails_on_ends_the_wait_with_a_row(monkeypat
             Body=jpeg(),
             Metadata={"run-id": "failing", "round": "1"},
         )
-        settler = failure_queue_drainer(cloud, function, s3, buckets)
+        queues = find_queues(cloud, function, s3, buckets)
         expected = {RowId("failing", 1, "a.jpg")}
-        (row,) = wait_for_rows(s3, buckets.output, expected, 60, drain_failure_queue=settler)
-    assert row.status == "error"
-    assert row.error.startswith("LambdaFailure: RetriesExhausted after 3 tries: ")
-    assert "AccessDenied" in row.error  # its role allows no other bucket
+        (found,) = waited_rows(s3, buckets.output, expected, 60, queues=queues)
+    assert found.status == "error"
+    assert found.error.startswith("LambdaFailure: RetriesExhausted after 3 tries: ")
+    assert "AccessDenied" in found.error  # its role allows no other bucket
