@@ -349,9 +349,9 @@ class Campaign:
             (metrics_writer, "time", clock),
             (metrics_writer, "random", rng),
             (metrics_writer, "uuid", uuids),
-            (metrics_writer, "ThreadPoolExecutor", _OneAfterTheOther),
+            (metrics_writer, "ThreadPoolExecutor", OneAfterTheOther),
             (metrics_writer, "s3_client", partial(self._network.client, "s3", WRITER_ATTEMPTS)),
-            (metrics_writer, "_csvs", _OfEnvironment(schedule)),
+            (metrics_writer, "_csvs", OfEnvironment(schedule)),
             (metrics_writer, "COPY_FROM_BYTES", self._plan.copy_from),
             (metrics_writer, "PART_BYTES", self._plan.part_bytes),
             (metrics_writer, "print", say),
@@ -381,13 +381,13 @@ class Campaign:
         return Measurement(b"jpeg of " + data, "ab" * 32, "", 1.0, 1.0)
 
 
-class _OneAfterTheOther:
+class OneAfterTheOther:
     """A ThreadPoolExecutor that starts no threads."""
 
     def __init__(self, _: int):
         pass
 
-    def __enter__(self) -> "_OneAfterTheOther":
+    def __enter__(self) -> "OneAfterTheOther":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -396,7 +396,7 @@ class _OneAfterTheOther:
     map = staticmethod(map)
 
 
-class _OfEnvironment(MutableMapping):
+class OfEnvironment(MutableMapping):
     """What the environment remembers that runs just now."""
 
     def __init__(self, schedule: Schedule):
