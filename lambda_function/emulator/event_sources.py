@@ -122,7 +122,8 @@ class EventSource:
                 return self._window_end_s - now_s
             self._window_end_s = None
             function = self._function()
-            if function is None or not _may_poll(function, self.queue):
+            is_on = self._mapping.enabled and function is not None
+            if not is_on or not _may_poll(function, self.queue):
                 return DENIED_WAIT_S
             self._begin(function, size)
         return None  # the end of a batch wakes it
@@ -158,7 +159,7 @@ class EventSource:
             return
         mishap = self._mishap_of(self.queue.name)
         if mishap.is_shuffled:
-            random.shuffle(messages)
+            random.shuffle(messages)  # nosec B311 # no secret
             kept = messages[: len(messages) // 2 + 1]
             self._show_again(messages[len(kept) :], 0)
             messages = kept

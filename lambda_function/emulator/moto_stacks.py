@@ -67,7 +67,6 @@ HONOURED: dict[str, dict[str, set[str] | None]] = {
     },
     "AWS::Lambda::EventSourceMapping": {
         "BatchSize": None,
-        "Enabled": None,
         "EventSourceArn": None,
         "FunctionName": None,
         "FunctionResponseTypes": None,

@@ -13,11 +13,14 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from metrics.collect.cloud_rows import CloudRows
 from metrics.common.paths import write_whole
+
+if TYPE_CHECKING:
+    from metrics.collect.cloud_rows import CloudRows
 
 POLL_S = 2.0
 # Written within seconds as a rule; AWS promises nothing.
@@ -65,7 +68,7 @@ def parse_report(line: str) -> Invocation | None:
 
 
 def save_invocations(
-    logs, lambda_client, function: dict[str, str], rows: CloudRows, target: Path
+    logs, lambda_client, function: dict[str, str], rows: "CloudRows", target: Path
 ) -> None:
     """Write what Lambda measured of the cloud arm's `rows`; `function` are the stack's outputs."""
     request_ids = rows.request_ids - {""}
