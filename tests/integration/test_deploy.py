@@ -138,7 +138,7 @@ def test_create_run_status_update_and_delete_work_and_leave_nothing(cloud, deplo
     out = capsys.readouterr().out
     assert "MemorySize = 3008 (now 1769)" in out
     changed = re.findall(r"^  Modify +(\w+)", out, re.MULTILINE)
-    assert sorted(changed) == ["Function", "LogGroup"]
+    assert sorted(changed) == ["Function", "LogGroup", "WriterLogGroup"]
     assert deploy("create", "--yes") == 0  # a flag that is not given leaves it as it is
     out = capsys.readouterr().out
     assert "MemorySize = 3008\n" in out
@@ -192,12 +192,14 @@ def test_everything_that_can_bear_tags_bears_those_of_project_and_stack(standing
     for part in ("-input-", "-output-", "-code-", ":log-group:", ":sqs:", ":lambda:", ":stack/"):
         assert any(part in name for name in tagged), part
     resources = site.cloudformation.list_stack_resources(StackName=standing.stack)
-    (role,) = [
+    roles = [
         r["PhysicalResourceId"]
         for r in resources["StackResourceSummaries"]
         if r["ResourceType"] == "AWS::IAM::Role"
     ]
-    assert sts.list_role_tags(RoleName=role)["Tags"] == site.tags
+    assert len(roles) == 2
+    for role in roles:
+        assert sts.list_role_tags(RoleName=role)["Tags"] == site.tags
     assert template()["Parameters"]["Project"]["Default"] == PROJECT
 
 
@@ -664,7 +666,7 @@ def test_the_rehearsal_of_the_readme_works_against_an_empty_embedded_cloud(
         server.communicate(timeout=LIMIT_S)
 
 
-def test_no_client_is_made_but_by_the_one_factory_and_the_handler():
+def test_no_client_is_made_but_by_the_one_factory_and_the_functions():
     made = re.compile(r"boto3\.(?:client|resource)\(|Session\(|\.client\(")
     found = {
         path.relative_to(PROJECT_FOLDER).as_posix()
@@ -672,7 +674,8 @@ def test_no_client_is_made_but_by_the_one_factory_and_the_handler():
         if path.relative_to(PROJECT_FOLDER).parts[0] not in ("tests", ".venv")
         and made.search(path.read_text())
     }
-    assert found == {"lambda_function/cloud.py", "lambda_function/handler.py"}
+    functions = {"lambda_function/handler.py", "lambda_function/metrics_writer.py"}
+    assert found == {"lambda_function/cloud.py", *functions}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,14 @@ def test_the_zip_holds_the_zip_modules_and_pillow_and_repeats_to_the_byte():
     names = zipfile.ZipFile(io.BytesIO(first)).namelist()
     assert {n for n in names if n.startswith("lambda_function/")} == {
         f"lambda_function/{module}.py"
-        for module in ("__init__", "handler", "image_transform", "limits", "metrics_log")
+        for module in (
+            "__init__",
+            "handler",
+            "image_transform",
+            "limits",
+            "metrics_log",
+            "metrics_writer",
+        )
     }
     assert any(name.startswith("PIL/_imaging.") for name in names)
     assert {name.split("/")[0] for name in names} <= {
