@@ -101,10 +101,10 @@ def csv_rows(s3, bucket: str) -> list[MetricRow]:
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         return []
-    header, text = stored.data[: len(HEADER)].decode(), stored.data[len(HEADER) :].decode()
-    if header != HEADER or not text.endswith("\r\n"):
+    text = stored.data.decode()
+    if not text.startswith(HEADER) or not text.endswith("\r\n"):
         raise ValueError("no header, or no end")
-    return rows_from_csv(text)
+    return rows_from_csv(text.removeprefix(HEADER))
 
 
 def problems_of_rows(rows: list[MetricRow], pictures: list[Picture]) -> list[str]:
