@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
 from rows import append_rows, appended_rows, row
 
 from lambda_function import metrics_writer
@@ -280,6 +280,20 @@ def test_nothing_is_begun_when_the_time_is_almost_up_and_the_rows_come_again(s3,
     with pytest.raises(MetricsLogError, match=r"1 rows may not be in .* come again"):
         writer.append([row("a")], lambda: metrics_writer.STOP_BEFORE_S - 1)
     assert read_object(s3, OUT, CSV_KEY) is None
+
+
+def test_an_sdk_without_if_match_fails_with_the_first_row_so_that_the_smoke_test_sees_it(s3):
+    class Old:
+        def __getattr__(self, operation: str):
+            return getattr(s3, operation)
+
+        def put_object(self, **params: object) -> dict:
+            if "IfMatch" in params:
+                raise ParamValidationError(report="Unknown parameter in input: IfMatch")
+            return s3.put_object(**params)
+
+    with pytest.raises(ParamValidationError):
+        MetricsCsv(Old(), OUT, CSV_KEY).append([row("a")], plenty)
 
 
 def test_what_s3_refuses_for_good_fails_the_batch(s3):
