@@ -105,8 +105,9 @@ class CloudRows:
             print(f"left out {count} rows of another run, {other}", file=sys.stderr)
         if not self.found:
             where = f"s3://{self.bucket}/{CSV_KEY}"
-            why = f"holds no row of run {self._run_id!r}" if self._size else "does not exist"
-            raise UserError(f"{where} {why}: no picture of it was processed yet")
+            if not self._size:
+                raise UserError(f"{where} does not exist: no picture was processed yet")
+            raise UserError(f"{where} holds no row of run {self._run_id!r}")
         write_whole(target, self.csv().encode())
 
 
