@@ -31,7 +31,7 @@ from lambda_function.cloud import (
     find_function,
     make_client,
 )
-from lambda_function.metrics_log import HEADER, RowId, rows_to_csv
+from lambda_function.metrics_log import RowId
 from metrics.analysis.assumptions import Assumptions, add_assumption_arguments, chosen_assumptions
 from metrics.common.cli import (
     UserError,
@@ -50,13 +50,13 @@ from metrics.common.paths import (
     PROJECT,
     RESULTS,
     shown,
-    write_whole,
 )
 from metrics.common.run_lock import checkout_lock
 from metrics.common.streams import start_script
 
 if TYPE_CHECKING:
     from metrics.analysis.bundle import RunFiles
+    from metrics.collect.dead_letters import Queues
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,7 +155,12 @@ def run(args: argparse.Namespace) -> int:
 
 def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
     from metrics.analysis.bundle import Choices
-    from metrics.collect.cloud_rows import download_outputs, wait_for_rows
+    from metrics.collect.cloud_rows import (
+        CloudRows,
+        download_outputs,
+        settle_at_once,
+        wait_for_rows,
+    )
     from metrics.report.judgement import judge, run_files_here
 
     choices = Choices(
@@ -169,32 +174,31 @@ def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
         check_cloud_csv(args.cloud_csv)
         cloud = cloud_of(args)
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-        bucket, expected = buckets.output, expected_rows(run_files)
-
-        def ask(missing: set[RowId]) -> None:
-            ask_failure_queue(cloud, s3, buckets, missing)
-
+        expected = expected_rows(run_files)
+        rows = CloudRows(s3, buckets.output, next(iter(expected)).run_id)
+        queues = queues_to_ask(cloud, s3, buckets)
         if args.timeout:
-            wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial, ask)
-        else:
-            ask(expected)
-        fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
-        fetch_outputs = partial(download_outputs, s3, bucket)
+            wait_for_rows(rows, expected, args.timeout, args.allow_partial, queues)
+        elif queues:
+            settle_at_once(rows, expected, queues)
+        rows.look()
+        rows.save(args.cloud_csv)
+        fetch_outputs = partial(download_outputs, s3, buckets.output)
     return judge(run_files, args.output, args.bundle, args.baseline, fetch_outputs, plan=args.plan)
 
 
-def ask_failure_queue(cloud: Cloud, s3, buckets: Buckets, missing: set[RowId]) -> None:
-    """Make rows of what the function failed on for good; a picture that has its row keeps it. A
-    permission that is missing for this costs the reasons, and no answer."""
-    from metrics.collect.dead_letters import failure_queue_drainer
+def queues_to_ask(cloud: Cloud, s3, buckets: Buckets) -> "Queues | None":
+    """The stack's queues. A permission that is missing for this costs the reasons of what is
+    missing, and no answer."""
+    from metrics.collect.dead_letters import find_queues
 
     try:
-        if settle := failure_queue_drainer(cloud, find_function(cloud), s3, buckets):
-            settle(missing)
+        return find_queues(cloud, find_function(cloud), s3, buckets)
     except Exception as error:
         if (line := cloud_problem(error)) is None:
             raise
         print(f"going on without asking the failure queue: {line}", file=sys.stderr)
+    return None
 
 
 def expected_rows(run_files: "RunFiles") -> set[RowId]:
@@ -229,14 +233,6 @@ def check_cloud_csv(target: Path) -> None:
 
     if target.resolve() != CLOUD_CSV.resolve():
         check_target(target, "--cloud-csv, without --no-download,", is_download)
-
-
-def fetch_cloud_rows(s3, bucket: str, run_id: str, target: Path) -> None:
-    """Write the run's rows in the bucket to `target`."""
-    from metrics.collect.cloud_rows import download_rows
-
-    rows = download_rows(s3, bucket, run_id)
-    write_whole(target, (HEADER + rows_to_csv(rows)).encode())
 
 
 def judge_bundle(args: argparse.Namespace) -> int:

@@ -24,14 +24,14 @@ from botocore.exceptions import ClientError
 
 from lambda_function.cloud import Buckets, add_cloud_arguments, cloud_of, find_buckets, make_client
 from lambda_function.metrics_log import (
-    CSV_KEY,
     INPUT_PREFIX,
+    RowId,
     is_missing,
     put_if,
     read_object,
-    rows_of_csv,
+    status_of,
 )
-from metrics.collect.cloud_rows import MANIFESTS_PREFIX
+from metrics.collect.cloud_rows import MANIFESTS_PREFIX, CloudRows
 from metrics.common.cli import (
     DONE,
     UserError,
@@ -158,12 +158,11 @@ def upload_images(
                 bar.update(sent)
 
         tasks = {}
-        for followers, picture in zip(reversed(range(len(pictures))), pictures, strict=True):
+        for picture in pictures:
             about = {
                 "run-id": run_id,
                 "round": str(round_number),
                 "sha256": picture.sha256,  # so that the function sees when it gets other bytes
-                "followers": str(followers),  # so that it knows when the pass is about to end
             }
             task = pool.submit(upload_image, s3, buckets.input, picture, about, advance)
             tasks[task] = picture
@@ -185,12 +184,11 @@ def uploaded_before(
 ) -> frozenset[str]:
     """Keys of the pictures that need no upload any more: they have a row of this run and round, or
     the input bucket holds them for it, so that their event is on its way."""
-    stored = read_object(s3, buckets.output, CSV_KEY)
-    rows = rows_of_csv(stored.data.decode(errors="replace"), buckets.output) if stored else []
-    done = {row.image_key for row in rows if (row.run_id, row.round) == (run_id, round_number)}
+    rows = CloudRows(s3, buckets.output, run_id)
+    rows.look()
 
     def is_there(picture: Picture) -> bool:
-        if picture.image_key in done:
+        if RowId(run_id, round_number, picture.image_key) in rows.found:
             return True
         try:
             found = s3.head_object(Bucket=buckets.input, Key=object_key(picture))["Metadata"]
@@ -259,17 +257,44 @@ def put_manifest(s3, bucket: str, run_id: str, rounds: int, pictures: list[Pictu
 
 
 def check_conditional_writes(s3, bucket: str) -> None:
-    """Raise UserError when this S3 ignores conditions on PUT: rows could then be lost."""
+    """Raise UserError when this S3 ignores conditions on writes: rows could then be lost."""
     key = f"metrics/probe-{uuid.uuid4().hex}"
+    where = {"Bucket": bucket, "Key": key}
     try:
-        s3.put_object(Bucket=bucket, Key=key, Body=b"1")
-        if put_if(s3, bucket, key, b"2", IfNoneMatch="*"):
-            raise UserError(
-                f"the S3 server of bucket {bucket!r} ignores If-None-Match on PUT, so rows of "
-                "concurrent functions could be lost; use a server that honours it"
-            )
+        s3.put_object(**where, Body=b"1")
+        ignored = [name for name, is_refused in CONDITIONS.items() if not is_refused(s3, where)]
     finally:
-        s3.delete_object(Bucket=bucket, Key=key)
+        s3.delete_object(**where)
+    if ignored:
+        raise UserError(
+            f"the S3 server of bucket {bucket!r} ignores {ignored[0]}, so rows could be lost when "
+            "two writers meet; use a server that honours it"
+        )
+
+
+def refuses_to_overwrite(s3, where: dict[str, str]) -> bool:
+    return not put_if(s3, *where.values(), b"2", IfNoneMatch="*")
+
+
+def refuses_to_complete(s3, where: dict[str, str]) -> bool:
+    """Of a multipart upload, by which large CSVs are written."""
+    upload = {**where, "UploadId": s3.create_multipart_upload(**where)["UploadId"]}
+    etag = s3.upload_part(**upload, PartNumber=1, Body=b"2")["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    try:
+        s3.complete_multipart_upload(**upload, MultipartUpload=parts, IfMatch='"0"')
+    except ClientError as error:
+        if status_of(error) not in (409, 412):
+            raise
+        s3.abort_multipart_upload(**upload)
+        return True
+    return False
+
+
+CONDITIONS = {
+    "If-None-Match on PUT": refuses_to_overwrite,
+    "If-Match on CompleteMultipartUpload": refuses_to_complete,
+}
 
 
 if __name__ == "__main__":
