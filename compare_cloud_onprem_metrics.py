@@ -59,6 +59,7 @@ from metrics.common.streams import start_script
 
 if TYPE_CHECKING:
     from metrics.analysis.bundle import RunFiles
+    from metrics.collect.dead_letters import Queues
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -132,7 +133,12 @@ def run(args: argparse.Namespace) -> int:
 
 def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
     from metrics.analysis.bundle import Choices
-    from metrics.collect.cloud_rows import download_outputs, fetch_cloud_rows, wait_for_rows
+    from metrics.collect.cloud_rows import (
+        CloudRows,
+        download_outputs,
+        settle_at_once,
+        wait_for_rows,
+    )
     from metrics.report.judgement import Extras, judge, run_files_here
 
     choices = Choices(
@@ -146,33 +152,32 @@ def judge_rows(args: argparse.Namespace, downloads: bool) -> int:
         check_cloud_csv(args.cloud_csv)
         cloud = cloud_of(args)
         s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-        bucket, expected = buckets.output, expected_rows(run_files)
-
-        def ask(missing: set[RowId]) -> None:
-            ask_failure_queue(cloud, s3, buckets, missing)
-
+        expected = expected_rows(run_files)
+        rows = CloudRows(s3, buckets.output, next(iter(expected)).run_id)
+        queues = queues_to_ask(cloud, s3, buckets)
         if args.timeout:
-            wait_for_rows(s3, bucket, expected, args.timeout, args.allow_partial, ask)
-        else:
-            ask(expected)
-        fetch_cloud_rows(s3, bucket, next(iter(expected)).run_id, args.cloud_csv)
-        fetch_outputs = partial(download_outputs, s3, bucket)
+            wait_for_rows(rows, expected, args.timeout, args.allow_partial, queues)
+        elif queues:
+            settle_at_once(rows, expected, queues)
+        rows.look()
+        rows.save(args.cloud_csv)
+        fetch_outputs = partial(download_outputs, s3, buckets.output)
     extras = Extras(args.bundle, args.baseline, args.plan)
     return judge(run_files, args.output, extras, fetch_outputs)
 
 
-def ask_failure_queue(cloud: Cloud, s3, buckets: Buckets, missing: set[RowId]) -> None:
-    """Make rows of what the function failed on for good; a picture that has its row keeps it. A
-    permission that is missing for this costs the reasons, and no answer."""
-    from metrics.collect.dead_letters import failure_queue_drainer
+def queues_to_ask(cloud: Cloud, s3, buckets: Buckets) -> "Queues | None":
+    """The stack's queues. A permission that is missing for this costs the reasons of what is
+    missing, and no answer."""
+    from metrics.collect.dead_letters import find_queues
 
     try:
-        if settle := failure_queue_drainer(cloud, find_function(cloud), s3, buckets):
-            settle(missing)
+        return find_queues(cloud, find_function(cloud), s3, buckets)
     except Exception as error:
         if (line := cloud_problem(error)) is None:
             raise
         print(f"going on without asking the failure queue: {line}", file=sys.stderr)
+    return None
 
 
 def expected_rows(run_files: "RunFiles") -> set[RowId]:

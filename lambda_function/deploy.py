@@ -1,9 +1,9 @@
 """The stack on AWS: create it, change it, look at it, remove it and all that belongs to it.
 
 create and update show the change set that CloudFormation worked out, ask, carry it out, and prove
-with a smoke test that the trigger fires; a flag that is not given leaves the stack as it is. delete
-empties the stack's own buckets first, and exits 1 when anything remains. With --dry-run nothing is
-touched, and what would happen is printed.
+with a picture (the smoke test) that its row arrives; a flag that is not given leaves the stack as
+it is. delete empties the stack's own buckets first, and exits 1 when anything remains. With
+--dry-run nothing is touched, and what would happen is printed.
 
     python lambda_function/deploy.py create --cloud aws --dry-run
     python lambda_function/deploy.py update --cloud aws --memory 3008
@@ -151,7 +151,7 @@ def package_for(parameters: dict[str, str], for_this_machine: bool) -> bytes:
 
 
 def run_deploy(args: argparse.Namespace) -> int:
-    from lambda_function.stack.smoke_test import fire_canary
+    from lambda_function.stack.smoke_test import run_smoke_test
 
     cloud = cloud_of(args)
     site = find_site(cloud)
@@ -172,8 +172,8 @@ def run_deploy(args: argparse.Namespace) -> int:
     if not deploy(site, found, package, parameters, confirm):
         print("nothing was changed")
         return FAILED
-    waited_s = fire_canary(site.s3, Buckets(site.bucket("input"), site.bucket("output")))
-    print(f"the trigger fires: the smoke test's output came after {waited_s:.1f} s, and is removed")
+    waited_s = run_smoke_test(site.s3, Buckets(site.bucket("input"), site.bucket("output")))
+    print(f"the smoke test's row was there after {waited_s:.1f} s, and is removed")
     print_outputs(own_stack(site))
     return DONE
 

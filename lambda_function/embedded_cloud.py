@@ -1,8 +1,8 @@
 """The embedded cloud: S3, Lambda and the stack on this machine, with no account and no Docker.
 
 moto answers the API calls; the function's zip runs in processes of its own under AWS's runtime
-client (lambda_runtime.py). It listens on 127.0.0.1 only and never contacts another host. What it
-measures is this machine, not AWS.
+client (emulator/). It listens on 127.0.0.1 only and never contacts another host. What it measures
+is this machine, not AWS.
 
 Prints the AWS_ENDPOINT_URL line that the other scripts need, then serves until Ctrl-C:
 
@@ -140,7 +140,7 @@ def serve(args: argparse.Namespace) -> int:
     forget_aws_configuration()
     wait_for_end = end_of_service(args.until_stdin_closes)
     with tempfile.TemporaryDirectory(prefix="embedded-cloud-") as folder:
-        server, functions = start_server(args, Path(folder))
+        server, moto_cloud = start_server(args, Path(folder))
         try:
             cloud = Cloud("embedded", f"http://{LOOPBACK}:{server.bind_addr[1]}", stack=args.stack)
             if not args.empty:
@@ -162,7 +162,7 @@ def serve(args: argparse.Namespace) -> int:
                 )
             wait_for_end()
         finally:
-            functions.stop()
+            moto_cloud.stop()
             server.stop()
     if args.faults:
         print(args.faults, file=sys.stderr)
@@ -197,13 +197,15 @@ def forget_aws_configuration() -> None:
 
 
 def start_server(args: argparse.Namespace, folder: Path):
-    """moto behind a local HTTP server, and the service that runs its functions."""
-    from lambda_function.emulator.faults import UnreliableLambda, UnreliableS3
+    """moto behind a local HTTP server, and what runs its functions."""
+    from lambda_function.emulator.faults import UnreliableApi, UnreliableLambda
     from lambda_function.emulator.http_server import http_server
-    from lambda_function.emulator.lambda_runtime import Host, LambdaService, runtime_client_code
+    from lambda_function.emulator.invocation import Host
+    from lambda_function.emulator.lambda_service import LambdaService
     from lambda_function.emulator.moto_patches import MotoCloud
+    from lambda_function.emulator.runtime_api import runtime_client_code
 
-    moto_cloud = MotoCloud()
+    moto_cloud = MotoCloud(args.faults.of_batch if args.faults else None)
     moto_cloud.install()
     try:
         server = http_server(LOOPBACK, args.port)
@@ -221,12 +223,12 @@ def start_server(args: argparse.Namespace, folder: Path):
     )
     if args.faults:
         moto_cloud.lambda_service = UnreliableLambda(host, args.faults)
-        server.wsgi_app = UnreliableS3(moto_cloud, args.faults, moto_cloud.lambda_service)
+        server.wsgi_app = UnreliableApi(moto_cloud, args.faults, moto_cloud.lambda_service)
     else:
         moto_cloud.lambda_service = LambdaService(host)
         server.wsgi_app = moto_cloud
     threading.Thread(target=server.serve, daemon=True).start()
-    return server, moto_cloud.lambda_service
+    return server, moto_cloud
 
 
 def deploy_stack(cloud: Cloud) -> None:

@@ -1,18 +1,17 @@
 """The cloud arm: an S3 event -> picture -> output JPEG and one metrics row.
 
-Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round, sha256, followers)
-Writes  s3://$OUTPUT_BUCKET/processed/<output name>  and the row, see metrics_log.py
+Reads   s3://<bucket of the event>/input/<image_key>   (metadata: run-id, round, sha256)
+Writes  s3://$OUTPUT_BUCKET/processed/<output name>
+Sends   the row to the queue at $ROWS_QUEUE_URL, see metrics_log.py
 
-A picture that cannot be processed is an `error` row and the invocation succeeds. A fault of S3
-makes it fail, so that Lambda retries it; doing a picture twice changes nothing. What is no event of
-S3's, or about an object that is gone, can never work: it is named in the log and counted, and the
-invocation succeeds, too.
+A picture that cannot be processed is an `error` row and the invocation succeeds. A fault of S3 or
+SQS makes it fail, so that Lambda retries it; doing a picture twice changes nothing. What is no
+event of S3's, or about an object that is gone, can never work: it is named in the log and counted,
+and the invocation succeeds, too.
 """
 
 import json
-import math
 import os
-import threading
 import time
 import uuid
 from collections import Counter
@@ -33,12 +32,10 @@ from lambda_function.image_transform import (
 )
 from lambda_function.metrics_log import (
     INPUT_PREFIX,
-    PARALLEL_READS,
     PROCESSED_PREFIX,
     MetricRow,
-    append_rows,
     is_missing,
-    put_row,
+    send_row,
     timed,
     utc_now,
 )
@@ -48,52 +45,34 @@ MAX_KEY = 1024  # bytes; S3's limit
 NAMED = 60  # characters of a key that is longer
 MAX_NUMBER = 10  # digits of a number in metadata, which may be anybody's
 NO_RUN = "no-run"  # the run id of an object that was not put by upload_images_s3.py
-SMOKE_TEST_RUN = (
-    ".smoke-test"  # gets an output and no row, see smoke_test.py; no user run is called so
-)
-
-# An append takes 6 or 7 requests, and one more for each row that another environment wrote. So one
-# that is busy appends from time to time only, and leaves its rows to the next: its own, or that of
-# the pass's end. Where events come late, the last of all may be none of those: then whoever reads
-# the rows, the wait or the compare script, appends what is left.
-APPEND_EVERY_S = 2.0
-LAST_OF_PASS = 16  # pictures with fewer followers: perhaps no other comes after, so they append
-# With more followers, hardly any of those last ones is under way during the same append, to rely on
-# another look; where many environments are that fast, the wait appends what is left 5 s later. With
-# a second look a busy environment would hardly ever end appending: new rows come all the time.
-NEAR_THE_END = 128
 
 _is_cold = True
-_last_append = -math.inf  # by time.monotonic()
-_own_rows: dict[str, bytes] = {}  # row objects that this environment wrote since its last append
-_counting = threading.Lock()  # rows are read in parallel
-_s3_requests: Counter[str] = Counter()  # by operation, since the last invocation's log line
+# By service and operation, since the last invocation's log line.
+_requests: dict[str, Counter[str]] = {"s3": Counter(), "sqs": Counter()}
 
 
 @cache
-def s3_client():
-    """The one S3 client of this execution environment; it counts its requests: AWS bills each."""
-    client = boto3.client(
-        "s3",
+def client(service: str):
+    """The one client of this execution environment; it counts its requests: AWS bills each."""
+    made = boto3.client(
+        service,
         config=Config(
-            retries={"mode": "standard", "max_attempts": 5},
-            max_pool_connections=PARALLEL_READS,
-            connect_timeout=5,
-            read_timeout=20,
+            retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=20
         ),
     )
-    client.meta.events.register("before-send.s3", count_request)
-    return client
+    made.meta.events.register(f"before-send.{service}", count_request)
+    return made
 
 
 def count_request(event_name: str, **_: object) -> None:
-    """For each try, since AWS bills retries, too. `event_name` ends in the operation."""
-    with _counting:
-        _s3_requests[event_name.rpartition(".")[2]] += 1
+    """For each try, since AWS bills retries, too. `event_name` is before-send.s3.GetObject."""
+    _, service, operation = event_name.split(".")
+    _requests[service][operation] += 1
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # in Lambda: in the init phase, before any event
-    s3_client()
+    client("s3")
+    client("sqs")
     warm_up()
 
 
@@ -103,14 +82,12 @@ class Gone(Exception):
 
 def lambda_handler(event: object, context) -> dict:
     """Process every S3 record of `event`; returns how many were done, failed, gone and refused, and
-    the `reasons` of the latter. Raises the first fault of S3 once all records were tried."""
-    global _is_cold, _last_append
+    the `reasons` of the latter. Raises the first fault of S3 or SQS once all records were tried."""
+    global _is_cold
     start, cold, _is_cold = time.perf_counter(), _is_cold, False
-    # The context tells by the wall clock, which may be set while this runs.
-    end_s = time.monotonic() + context.get_remaining_time_in_millis() / 1000
-    s3, output_bucket = s3_client(), os.environ["OUTPUT_BUCKET"]
-    counts = dict.fromkeys(("ok", "error", "gone", "refused", "test", "smoke_test", "appended"), 0)
-    reasons, faults, least_followers = Counter(), [], math.inf
+    s3, output_bucket = client("s3"), os.environ["OUTPUT_BUCKET"]
+    counts = dict.fromkeys(("ok", "error", "gone", "refused", "test"), 0)
+    reasons, faults = Counter(), []
     for record in records_of(event):
         if is_test_event(record):
             counts["test"] += 1
@@ -120,12 +97,9 @@ def lambda_handler(event: object, context) -> dict:
             reasons[reason] += 1
             continue
         try:
-            row, followers = process_record(s3, record, output_bucket, cold, context.aws_request_id)
+            row = process_record(s3, record, output_bucket, cold, context.aws_request_id)
             cold = False
-            if row.run_id == SMOKE_TEST_RUN:
-                counts["smoke_test"] += 1
-                continue
-            key, content = put_row(s3, output_bucket, row)
+            send_row(client("sqs"), os.environ["ROWS_QUEUE_URL"], row)
         except Gone as gone:
             counts["gone"] += 1
             log_line(context, level="WARNING", gone=str(gone))
@@ -133,26 +107,15 @@ def lambda_handler(event: object, context) -> dict:
         except (ClientError, BotoCoreError) as fault:
             faults.append(fault)
             continue
-        _own_rows[key] = content
         counts[row.status] += 1
-        least_followers = min(least_followers, followers)
     for reason, count in reasons.items():
         counts["refused"] += count
         log_line(context, level="ERROR", refused=reason, count=count)
-    is_due = time.monotonic() - _last_append >= APPEND_EVERY_S
-    if (counts["ok"] or counts["error"]) and (is_due or least_followers < LAST_OF_PASS):
-        counts["appended"] = append_rows(
-            s3,
-            output_bucket,
-            lambda: end_s - time.monotonic(),
-            _own_rows,
-            look_again=least_followers < NEAR_THE_END,
-        )
-        _own_rows.clear()
-        _last_append = time.monotonic()
     took_ms = round((time.perf_counter() - start) * 1000, 1)
-    log_line(context, took_ms=took_ms, **counts, s3_requests=dict(_s3_requests))
-    _s3_requests.clear()
+    requests = {f"{name}_requests": dict(counter) for name, counter in _requests.items()}
+    log_line(context, took_ms=took_ms, **counts, **requests)
+    for counter in _requests.values():
+        counter.clear()
     if faults:
         raise faults[0]
     return counts | {"reasons": dict(reasons)}
@@ -186,9 +149,8 @@ def refusal(record: object, output_bucket: str) -> str:
 
 def process_record(
     s3, record: dict, output_bucket: str, cold_start: bool, request_id: str
-) -> tuple[MetricRow, int]:
-    """Store the output of the picture that `record` tells of. Returns its row, not yet stored, and
-    how many pictures were to be uploaded after it."""
+) -> MetricRow:
+    """Store the output of the picture that `record` tells of. Returns its row, not yet sent."""
     bucket, key = record["s3"]["bucket"]["name"], object_key(record)
     image_key = key.removeprefix(INPUT_PREFIX)
     timestamp = utc_now()
@@ -198,7 +160,7 @@ def process_record(
     if measured.output is not None:
         target = PROCESSED_PREFIX + output_name(image_key)
         _, store_ms = timed(store, s3, output_bucket, target, measured.output)
-    row = MetricRow.of(
+    return MetricRow.of(
         measured,
         timestamp=timestamp,
         image_key=image_key,
@@ -214,7 +176,6 @@ def process_record(
         environment=environment_of(s3),
         request_id=request_id,
     )
-    return row, number_in(metadata, "followers", 0)
 
 
 def number_in(metadata: dict[str, str], name: str, default: int) -> int:

@@ -1,34 +1,27 @@
-"""THE row: its schema, and appending rows to the CSV in S3 without losing one.
+"""THE row: its schema, its way through the queue, and the CSV in S3 as far as it is read.
 
-S3 cannot append, and many Lambdas finish at once. Group commit: each writes its row as an object
-of its own, which is durable at once and in nobody's way; then one of them, who holds the lease,
-appends all row objects to the CSV under compare-and-swap (If-Match on its ETag) and deletes them.
-Who does not get the lease is done: the holder looks once more after giving it back, so it finds
-every row that was written while it held the lease.
+The handler sends each row to a queue; the metrics writer (metrics_writer.py) takes them from there
+in batches, and appends what the CSV lacks. So rows are lost nowhere on the way, and one that is
+delivered twice is written once.
 
 Vocabulary
-    row object  metrics/rows/<run_id>/<round>/<hash>   one CSV record, until it is appended
-    CSV         metrics/lambda_metrics.csv             header and all appended records
-    lease       metrics/lambda_metrics.lease           "somebody is appending"; it only saves work:
-                safety rests on the row objects and the compare-and-swap alone
+    message     one row as JSON, in the rows queue
+    CSV         metrics/lambda_metrics.csv, header and rows; it only ever grows at its end
+    generation  a random name in the metadata of the CSV, given when it is created: what was read of
+                a CSV stays true as long as the generation is the same
 """
 
 import csv
 import dataclasses
-import hashlib
 import io
-import logging
-import random
+import json
+import math
+import operator
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from types import MappingProxyType
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import IO, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -37,20 +30,15 @@ from lambda_function.image_transform import Measurement, transform_id
 INPUT_PREFIX = "input/"  # in the input bucket
 PROCESSED_PREFIX = "processed/"
 CSV_KEY = "metrics/lambda_metrics.csv"
-LEASE_KEY = "metrics/lambda_metrics.lease"
-ROWS_PREFIX = "metrics/rows/"
-
-LEASE_S = 30  # a holder that is older than this is taken for dead
-STOP_BEFORE_S = 5  # stop appending this long before the function's time-out
-MAX_WAIT_S = 0.2  # upper bound of the random wait after a lost compare-and-swap
-BATCH_ROWS = 1000  # one page of a listing, and the most that one DeleteObjects takes
+SMOKE_TEST_KEY = "metrics/smoke_test.csv"  # the CSV of smoke_test.py's rows
+SMOKE_TEST_RUN = ".smoke-test"  # and their run id: no user run is called so
 PARALLEL_READS = 16
-
-log = logging.getLogger(__name__)
+MAX_DELETED_KEYS = 1000  # by one DeleteObjects
+READ_BYTES = 2**20  # of a CSV at once
 
 
 class MetricsLogError(Exception):
-    """The CSV in S3 cannot be appended to; the message says what to do."""
+    """The CSV in S3 cannot be read or appended to; the message says what to do."""
 
 
 class RowId(NamedTuple):
@@ -114,6 +102,7 @@ class MetricRow:
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(MetricRow))
 HEADER = ",".join(COLUMNS) + "\r\n"
+RUN_ID, ROUND, IMAGE_KEY = (COLUMNS.index(name) for name in RowId._fields)
 PARSE = {int: int, float: float, bool: lambda text: text == "true", str: str}
 
 
@@ -135,9 +124,9 @@ def rows_to_csv(rows: Iterable[MetricRow]) -> str:
     """CSV records of `rows`, without a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
+    values_of = operator.attrgetter(*COLUMNS)
     for row in rows:
-        values = dataclasses.astuple(row)
-        writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
+        writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values_of(row)])
     return text.getvalue()
 
 
@@ -155,181 +144,124 @@ def _row(record: list[str]) -> MetricRow:
     )
 
 
-# --- appending ----------------------------------------------------------------------------------
+# --- rows as messages -----------------------------------------------------------------------------
 
 
-def row_key(row_id: RowId) -> str:
-    """S3 key of a row object: hashed, since an image key may be long or hostile."""
-    digest = hashlib.sha256(row_id.image_key.encode()).hexdigest()[:32]
-    return f"{ROWS_PREFIX}{quote(row_id.run_id, safe='')}/{row_id.round}/{digest}"
+def row_to_message(row: MetricRow) -> str:
+    return json.dumps(dataclasses.asdict(row), separators=(",", ":"))
 
 
-def put_row(s3, bucket: str, row: MetricRow) -> tuple[str, bytes]:
-    """Make `row` durable; returns key and content of its object. Idempotent: of two rows of one
-    picture the first written stays."""
-    key, body = row_key(row.id), rows_to_csv([row]).encode()
-    while not put_if(s3, bucket, key, body, IfNoneMatch="*"):
-        if read_object(s3, bucket, key):
-            break
-        # A conflict (409), or the earlier row was appended meanwhile: then this one, put now,
-        # is found to be in the CSV already and dropped.
-        time.sleep(random.uniform(0, MAX_WAIT_S))  # nosec B311 # a wait, no secret
-    return key, body
+def row_from_message(text: str) -> MetricRow:
+    """Raises ValueError for what is no row: it would make the CSV unreadable for everybody."""
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(fields, dict):
+        raise ValueError("no JSON object")
+    try:
+        row = MetricRow(**fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    for field in dataclasses.fields(row):
+        if not _is_a(field.type, getattr(row, field.name)):
+            raise ValueError(f"{field.name} is {getattr(row, field.name)!r}")
+    if row.status not in ("ok", "error") or row.round < 1:
+        raise ValueError(f"status {row.status!r}, round {row.round}")
+    return row
 
 
-def append_rows(
-    s3,
-    bucket: str,
-    time_left_s: Callable[[], float],
-    own: Mapping[str, bytes] = MappingProxyType({}),
-    look_again: bool = True,
-) -> int:
-    """Append all row objects to the CSV; returns how many rows this call appended.
+def _is_a(kind: type, value: object) -> bool:
+    if kind in (int, float):
+        is_number = type(value) in (int, kind)  # JSON has 1 for 1.0; bool is no number
+        return is_number and math.isfinite(value) and value >= 0
+    return type(value) is kind
 
-    Returns early, leaving the rest to the next caller, when somebody else holds the lease or when
-    less than STOP_BEFORE_S remains; without `look_again` also what came meanwhile. `own` are the
-    contents, by key, of row objects that the caller wrote, and need not be read.
-    """
-    appended, no_rows = 0, set()
-    while time_left_s() > STOP_BEFORE_S and _take_lease(s3, bucket):
+
+def send_row(sqs, queue_url: str, row: MetricRow) -> None:
+    """Durable once this returns."""
+    sqs.send_message(QueueUrl=queue_url, MessageBody=row_to_message(row))
+
+
+# --- the CSV in S3, read --------------------------------------------------------------------------
+
+
+@dataclass
+class CsvPart:
+    """The end of a CSV in S3 from byte `start` on, of `size` bytes in all. `start` is not 0 when
+    the reader knows what is before it."""
+
+    etag: str
+    size: int
+    generation: str
+    start: int
+    _body: IO[bytes]
+    _where: str
+
+    def records(self, keep: Callable[[str], object] = lambda _: None) -> Iterator[list[str]]:
+        """Its records without the header; `keep` gets all of its text, line by line. Raises
+        MetricsLogError when it is not a CSV of ours."""
+        buffered = io.BufferedReader(self._body, READ_BYTES)
+        text = io.TextIOWrapper(buffered, encoding="utf-8", newline="")
         try:
-            found = _read_pending(s3, bucket, no_rows, own)
-            appended += _append(s3, bucket, found, time_left_s)
-        finally:
-            s3.delete_object(Bucket=bucket, Key=LEASE_KEY)
-        if not look_again and len(found) < BATCH_ROWS:
-            break
-        # Once more: a writer that found the lease taken relies on its holder to see its row, also
-        # one whose picture came twice and has its row object there again.
-        if not pending_rows(s3, bucket, no_rows):
-            break
-    return appended
+            if self.start and text.read(1) != "\n":  # the end of what is known
+                raise ValueError("other content")
+            reader = csv.reader(_whole_lines(text, keep), strict=True)
+            if not self.start and next(reader, None) != list(COLUMNS):
+                raise ValueError("other columns")
+            for record in reader:
+                if len(record) != len(COLUMNS) or not record[ROUND].isdecimal():
+                    raise ValueError("no row")
+                yield record
+        except (ValueError, csv.Error) as error:
+            raise MetricsLogError(_unusable(self._where, str(error))) from error
 
 
-def append_leftovers(s3, bucket: str, time_left_s: Callable[[], float]) -> int:
-    """Append all row objects without the lease, for who has seen that nobody else does: its holder
-    may have died. Returns how many rows this call appended."""
-    appended, no_rows = 0, set()
-    while time_left_s() > STOP_BEFORE_S and (found := _read_pending(s3, bucket, no_rows)):
-        appended += _append(s3, bucket, found, time_left_s)
-    return appended
-
-
-def pending_rows(s3, bucket: str, no_rows: Collection[str] = ()) -> dict[str, str]:
-    """ETags by the keys of row objects that wait to be appended, one page at most. Objects that are
-    known to be `no_rows` are passed over, also when they fill pages."""
-    after = ROWS_PREFIX
-    while True:
-        page = s3.list_objects_v2(
-            Bucket=bucket, Prefix=ROWS_PREFIX, MaxKeys=BATCH_ROWS, StartAfter=after
-        )
-        etags = {entry["Key"]: entry.get("ETag", "") for entry in page.get("Contents", [])}
-        waiting = {key: etag for key, etag in etags.items() if key not in no_rows}
-        if waiting or not page["IsTruncated"]:
-            return waiting
-        after = max(etags)
-
-
-def _read_pending(
-    s3, bucket: str, no_rows: set[str], own: Mapping[str, bytes] = MappingProxyType({})
-) -> dict[str, MetricRow]:
-    """Rows that wait, by the keys of their objects, a page at most; empty when there are none. Adds
-    to `no_rows` the keys of other objects."""
-    found = {}
-    while not found and (waiting := pending_rows(s3, bucket, no_rows)):
-        bodies = {key: own[key] for key in own if _is_content(waiting.get(key), own[key])}
-        with ThreadPoolExecutor(PARALLEL_READS) as pool:
-            others = [key for key in waiting if key not in bodies]
-            read = pool.map(lambda key: read_object(s3, bucket, key), others)
-            # None: appended by another.
-            bodies |= {key: it.data for key, it in zip(others, read, strict=True) if it}
-        for key, body in bodies.items():
-            try:
-                found[key] = rows_from_csv(body.decode())[0]
-            except (ValueError, IndexError, csv.Error) as error:
-                log.error("%s is not a row and stays where it is: %s", key, error)
-                no_rows.add(key)
-    return found
-
-
-def _is_content(etag: str | None, body: bytes) -> bool:
-    """Whether an object of this ETag surely has this content. Under some kinds of encryption an
-    ETag is no MD5 sum: then it does not seem so."""
-    return etag == f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
-
-
-def _append(s3, bucket: str, found: dict[str, MetricRow], time_left_s: Callable[[], float]) -> int:
-    """How many of the `found` rows are newly in the CSV, after which their objects are gone."""
-    while found and time_left_s() > STOP_BEFORE_S:
-        current = read_object(s3, bucket, CSV_KEY)
-        text = current.data.decode() if current else HEADER
-        known = _ids_of_csv(text, bucket)
-        new = {row.id: row for row in found.values() if row.id not in known}.values()
-        condition = {"IfMatch": current.etag} if current else {"IfNoneMatch": "*"}
-        whole = (text + rows_to_csv(new)).encode()
-        if not new or put_if(s3, bucket, CSV_KEY, whole, "text/csv", **condition):
-            delete_objects(s3, bucket, list(found))
-            return len(new)
-        time.sleep(random.uniform(0, MAX_WAIT_S))  # nosec B311 # a wait, no secret
-    return 0
-
-
-def _ids_of_csv(text: str, bucket: str) -> set[RowId]:
-    """Which rows the CSV has; cheaper than rows_of_csv, since this is done at every append."""
-    run, number, key = (COLUMNS.index(name) for name in RowId._fields)
-    try:
-        records = csv.reader(io.StringIO(_without_header(text), newline=""), strict=True)
-        return {RowId(record[run], int(record[number]), record[key]) for record in records}
-    except (ValueError, IndexError, csv.Error) as error:
-        raise MetricsLogError(_unusable(bucket)) from error
-
-
-def rows_of_csv(text: str, bucket: str) -> list[MetricRow]:
-    """All rows of the CSV in `bucket`. Raises MetricsLogError when it is not one of ours."""
-    try:
-        return rows_from_csv(_without_header(text))
-    except (ValueError, csv.Error) as error:
-        raise MetricsLogError(_unusable(bucket)) from error
-
-
-def _without_header(text: str) -> str:
-    if not text.startswith(HEADER):
-        raise ValueError("other columns")
-    return text.removeprefix(HEADER)
-
-
-def _unusable(bucket: str) -> str:
+def _unusable(where: str, why: str) -> str:
     return (
-        f"s3://{bucket}/{CSV_KEY} has other columns or other content than this version writes; "
-        "move it away, and the rows that wait will start a new one"
+        f"{where} has other columns or other content than this version writes ({why}); move it "
+        "away, and the rows that wait will start a new one"
     )
 
 
-def _take_lease(s3, bucket: str) -> bool:
-    """Whether this caller may append now. A lease whose holder seems dead is taken over."""
-    me = uuid.uuid4().hex
-    condition = {"IfNoneMatch": "*"}
-    while not put_if(s3, bucket, LEASE_KEY, me.encode(), Metadata={"holder": me}, **condition):
-        try:
-            lease = s3.head_object(Bucket=bucket, Key=LEASE_KEY)
-        except ClientError as error:
-            if is_missing(error):  # just given back; its holder is about to look once more
-                return False
-            raise
-        if lease["Metadata"].get("holder") == me:  # a retried PUT whose first try was carried out
-            return True
-        # Both times are the server's own, so that a wrong clock here takes no lease away.
-        headers = lease["ResponseMetadata"]["HTTPHeaders"]
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-        # One from the future is of before that clock was set back: its holder is long done.
-        if abs((now - lease["LastModified"]).total_seconds()) < LEASE_S:
-            return False
-        log.warning("taking over a lease of %s", lease["LastModified"])
-        condition = {"IfMatch": lease["ETag"]}
-    return True
+def _whole_lines(text: Iterable[str], keep: Callable[[str], object]) -> Iterator[str]:
+    line = "\r\n"
+    for line in text:
+        keep(line)
+        yield line
+    if not line.endswith("\r\n"):
+        raise ValueError("its last row is torn")
 
 
-# --- S3, as far as appending needs it -------------------------------------------------------------
+def open_csv(s3, bucket: str, key: str, size: int = 0, generation: str = "") -> CsvPart | None:
+    """What the CSV has beyond the first `size` bytes, known from before, while it is still of that
+    generation; else all of it. None when there is none. One request, or two for another CSV."""
+    # From one byte before: a range that is empty would be refused.
+    start = size - 1 if size and generation else 0
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-")
+    except ClientError as error:
+        if error_code(error) == "InvalidRange":  # shorter: another one, or an empty one
+            if start:
+                return open_csv(s3, bucket, key)
+            raise MetricsLogError(_unusable(f"s3://{bucket}/{key}", "empty")) from error
+        if is_missing(error):
+            return None
+        raise
+    its_generation = answer["Metadata"].get("generation", "")
+    if start and its_generation != generation:
+        answer["Body"].close()
+        return open_csv(s3, bucket, key)
+    its_size = int(answer["ContentRange"].rpartition("/")[2])
+    where = f"s3://{bucket}/{key}"
+    return CsvPart(answer["ETag"], its_size, its_generation, start, answer["Body"], where)
+
+
+def id_of(record: list[str]) -> RowId:
+    return RowId(record[RUN_ID], int(record[ROUND]), record[IMAGE_KEY])
+
+
+# --- S3 -------------------------------------------------------------------------------------------
 
 
 class StoredObject(NamedTuple):
@@ -353,7 +285,6 @@ def put_if(
     bucket: str,
     key: str,
     body: bytes,
-    content_type: str = "application/octet-stream",
     **options,
 ) -> bool:
     """Put under a condition (IfMatch or IfNoneMatch); whether the condition held.
@@ -363,7 +294,7 @@ def put_if(
     retry is answered 412 too: callers read back before they conclude that somebody else was first.
     """
     try:
-        s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **options)
+        s3.put_object(Bucket=bucket, Key=key, Body=body, **options)
     except ClientError as error:
         if status_of(error) in (404, 409, 412) and error_code(error) != "NoSuchBucket":
             return False
@@ -373,8 +304,8 @@ def put_if(
 
 def delete_objects(s3, bucket: str, keys: list[str]) -> None:
     """Delete any number of keys; one that is gone already counts as deleted."""
-    for start in range(0, len(keys), BATCH_ROWS):
-        batch = [{"Key": key} for key in keys[start : start + BATCH_ROWS]]
+    for start in range(0, len(keys), MAX_DELETED_KEYS):
+        batch = [{"Key": key} for key in keys[start : start + MAX_DELETED_KEYS]]
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
         for error in answer.get("Errors", []):  # of S3's making they pass; others are raised here
             s3.delete_object(Bucket=bucket, Key=error["Key"])

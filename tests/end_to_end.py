@@ -20,13 +20,11 @@ from lambda_function.metrics_log import (
     HEADER,
     MetricRow,
     RowId,
-    append_leftovers,
-    pending_rows,
     read_object,
     rows_from_csv,
 )
-from metrics.collect.cloud_rows import wait_for_rows
-from metrics.collect.dead_letters import failure_queue_drainer
+from metrics.collect.cloud_rows import CloudRows, wait_for_rows
+from metrics.collect.dead_letters import Queues, find_queues
 from metrics.common.cli import UserError
 from metrics.run.uploads import upload_images
 from onprem_images.dataset import Picture, load_pictures
@@ -41,18 +39,18 @@ def problems_of_campaign(seed: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder, embedded_cloud(2, faults=str(seed)) as cloud:
         pictures = some_pictures(Path(folder))
         s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
+        queues = find_queues(cloud, find_function(cloud), s3, find_buckets(cloud))
         with watched_csv(s3, bucket) as problems:
             try:
-                process(cloud, pictures)
+                process(cloud, pictures, queues)
             except UserError as error:
                 problems.append(str(error))
-            until(partial(nothing_waits, s3, bucket))  # events that come twice may still come
+            until(partial(nothing_waits, queues))  # events that come twice may still come
         return problems + problems_of_rows(csv_rows(s3, bucket), pictures)
 
 
-def nothing_waits(s3, bucket: str) -> bool:
-    append_leftovers(s3, bucket, lambda: WAIT_S)
-    return not pending_rows(s3, bucket)
+def nothing_waits(queues: Queues) -> bool:
+    return queues.count(queues.rows_url) == (0, 0)
 
 
 def some_pictures(folder: Path) -> list[Picture]:
@@ -62,13 +60,12 @@ def some_pictures(folder: Path) -> list[Picture]:
     return load_pictures(folder)
 
 
-def process(cloud: Cloud, pictures: list[Picture]) -> None:
+def process(cloud: Cloud, pictures: list[Picture], queues: Queues) -> None:
     """Upload and wait, as master_pipeline.py does it."""
     s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-    settle = failure_queue_drainer(cloud, find_function(cloud), s3, buckets)
     upload_images(s3, buckets, pictures, RUN)
     expected = {RowId(RUN, 1, picture.image_key) for picture in pictures}
-    wait_for_rows(s3, buckets.output, expected, WAIT_S, drain_failure_queue=settle)
+    wait_for_rows(CloudRows(s3, buckets.output, RUN), expected, WAIT_S, queues=queues)
 
 
 @contextlib.contextmanager
@@ -104,10 +101,10 @@ def csv_rows(s3, bucket: str) -> list[MetricRow]:
     stored = read_object(s3, bucket, CSV_KEY)
     if stored is None:
         return []
-    header, text = stored.data[: len(HEADER)].decode(), stored.data[len(HEADER) :].decode()
-    if header != HEADER or not text.endswith("\r\n"):
+    text = stored.data.decode()
+    if not text.startswith(HEADER) or not text.endswith("\r\n"):
         raise ValueError("no header, or no end")
-    return rows_from_csv(text)
+    return rows_from_csv(text.removeprefix(HEADER))
 
 
 def problems_of_rows(rows: list[MetricRow], pictures: list[Picture]) -> list[str]:

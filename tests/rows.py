@@ -1,8 +1,17 @@
-"""Rows for tests."""
+"""Rows for tests: made, put into the CSV, and waited for."""
 
 import hashlib
 
-from lambda_function.metrics_log import MetricRow
+from lambda_function.metrics_log import (
+    CSV_KEY,
+    HEADER,
+    MetricRow,
+    RowId,
+    read_object,
+    rows_from_csv,
+)
+from lambda_function.metrics_writer import MetricsCsv
+from metrics.collect.cloud_rows import CloudRows, wait_for_rows
 
 
 def row(image_key: str = "a.jpg", **fields: object) -> MetricRow:
@@ -29,3 +38,23 @@ def row(image_key: str = "a.jpg", **fields: object) -> MetricRow:
         "transform": "v1",
     }
     return MetricRow(**(defaults | fields))
+
+
+def append_rows(s3, bucket: str, *rows: MetricRow) -> int:
+    """As the metrics writer does it that knows nothing of the CSV yet; how many that were."""
+    return MetricsCsv(s3, bucket, CSV_KEY).append(rows, lambda: 60)
+
+
+def appended_rows(s3, bucket: str) -> list[MetricRow]:
+    stored = read_object(s3, bucket, CSV_KEY)
+    return rows_from_csv(stored.data.decode().removeprefix(HEADER)) if stored else []
+
+
+def waited_rows(
+    s3, bucket: str, expected: set[RowId], timeout_s: float, **options: object
+) -> list[MetricRow]:
+    """Those of the `expected` rows, which are of one run, that there are when the wait is over."""
+    rows = CloudRows(s3, bucket, next(iter(expected)).run_id)
+    wait_for_rows(rows, expected, timeout_s, **options)
+    found = rows_from_csv(rows.csv().removeprefix(HEADER))
+    return [row for row in found if row.id in expected]

@@ -15,8 +15,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from lambda_function.emulator.lambda_runtime import FunctionConfig, Host, LambdaService
+from lambda_function.emulator.invocation import FunctionConfig, Host
+from lambda_function.emulator.lambda_service import LambdaService
+from lambda_function.emulator.xml_error import refuse
 
 
 @dataclass(frozen=True)
@@ -27,20 +30,35 @@ class Kind:
     meaning: str
 
 
+class Mishap(NamedTuple):
+    """What goes wrong with a batch of a queue's messages."""
+
+    wait_s: float = 0.0  # until it is delivered
+    is_shuffled: bool = False  # and some messages are left for later
+    is_throttled: bool = False
+    is_doubled: bool = False  # delivered to two environments at once
+    is_kept: bool = False  # its deletion is lost
+
+
 KINDS = {
-    "duplicate": Kind(0.10, "an event is delivered twice"),
-    "delay": Kind(0.20, "an event comes late, so that events are out of order"),
-    "throttle": Kind(0.05, "Lambda turns an event away for a while, which costs it no try"),
+    "duplicate": Kind(0.10, "an event, or a batch of rows, is delivered twice"),
+    "delay": Kind(0.20, "an event, or a batch of rows, comes late, so that others overtake it"),
+    "throttle": Kind(0.05, "Lambda turns an event or a batch away for a while"),
+    "reorder": Kind(0.20, "a batch has its rows in another order, and some come later"),
+    "undeleted": Kind(0.10, "a batch that was done is not deleted, and comes again"),
     "kill": Kind(0.02, "the environment dies, before its request is carried out or after it"),
     "timeout": Kind(0.01, "the function's time is up at such a moment"),
     "conflict": Kind(0.05, "a conditional PUT is answered 409 or 412, and not carried out"),
-    "error": Kind(0.02, "S3 answers 500 and does nothing"),
-    "slowdown": Kind(0.02, "S3 answers 503 SlowDown and does nothing"),
+    "error": Kind(0.02, "S3 or SQS answers 500 and does nothing"),
+    "slowdown": Kind(0.02, "S3 or SQS answers 503 SlowDown and does nothing"),
     "reset": Kind(0.02, "the connection breaks before the request is carried out"),
     "lost": Kind(0.03, "the request is carried out, and the connection breaks before the answer"),
 }
 CONNECTION = "embedded_cloud.socket"  # where the server puts it in the environment of a request
-OF_FUNCTIONS = ("kill", "timeout")  # what happens to no other client of S3
+OF_FUNCTIONS = ("kill", "timeout")  # what happens to no other client
+FAULTY = re.compile(r"/(s3|sqs)/aws4_request")  # the services, by whose name requests are signed
+IMAGE_KEY = re.compile(rb'image_key\\?": ?\\?"(.*?)"')  # in a row that is sent
+ABOUT_REQUEST = ("REQUEST_METHOD", "PATH_INFO", "HTTP_X_AMZ_TARGET")
 MAX_DELAY_S = 1.5
 THROTTLED_S = 1.0  # each time
 ANSWERS = {
@@ -66,7 +84,7 @@ class Faults:
         self._armed = True
 
     def of_request(self, what: str, conditional: bool, by_function: bool) -> tuple[str, bool]:
-        """The kind of fault that hits a request to S3, empty for none; and whether it comes after
+        """The kind of fault that hits a request, empty for none; and whether it comes after
         the request was carried out, where it could come before or after."""
         draw = self._draw(f"request {what}")
         kinds = ["conflict"] * conditional + [*OF_FUNCTIONS] * by_function
@@ -81,6 +99,18 @@ class Faults:
             first += THROTTLED_S
         again = draw.uniform(0, MAX_DELAY_S)
         return [first, again] if self._first_of(["duplicate"], draw) else [first]
+
+    def of_batch(self, queue: str) -> Mishap:
+        """What goes wrong with a batch of messages."""
+        draw = self._draw(f"batch of {queue}")
+        is_delayed = self._first_of(["delay"], draw)
+        return Mishap(
+            wait_s=draw.uniform(0, MAX_DELAY_S) if is_delayed else 0.0,
+            is_shuffled=bool(self._first_of(["reorder"], draw)),
+            is_throttled=bool(self._first_of(["throttle"], draw)),
+            is_doubled=bool(self._first_of(["duplicate"], draw)),
+            is_kept=bool(self._first_of(["undeleted"], draw)),
+        )
 
     def _draw(self, subject: str) -> random.Random:
         with self._lock:
@@ -134,8 +164,8 @@ def _subject(event: bytes) -> str:
         return ""
 
 
-class UnreliableS3:
-    """A WSGI application in front of moto's: fails S3 requests, and ends who asks."""
+class UnreliableApi:
+    """A WSGI application in front of moto's: fails requests to S3 and SQS, and ends who asks."""
 
     def __init__(self, app: Callable, faults: Faults, functions: LambdaService):
         self._app = app
@@ -143,19 +173,21 @@ class UnreliableS3:
         self._functions = functions
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
-        if "/s3/aws4_request" not in environ.get("HTTP_AUTHORIZATION", ""):
+        if not FAULTY.search(environ.get("HTTP_AUTHORIZATION", "")):
             return self._app(environ, start_response)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)  # read, lest it be taken for the next request
         environment = self._functions.environment(_application_id(environ))
         conditional = "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ
-        what = " ".join(environ.get(name, "") for name in ("REQUEST_METHOD", "PATH_INFO"))
+        what = " ".join(environ.get(name, "") for name in ABOUT_REQUEST)
+        if row := IMAGE_KEY.search(body):
+            what += row[1].decode(errors="replace")
         kind, late = self._faults.of_request(what, conditional, environment is not None)
         if not kind:
             return self._app(environ, start_response)
         if kind in ("conflict", "error", "slowdown"):
             answer = kind if kind != "conflict" else ("409", "412")[late]
-            return _refuse(environ, start_response, *ANSWERS[answer])
+            return refuse(environ, start_response, *ANSWERS[answer], "as --faults has it")
         if kind == "lost" or (kind in OF_FUNCTIONS and late):
             list(self._app(environ, lambda *_: None))
         if kind in OF_FUNCTIONS:
@@ -166,13 +198,6 @@ class UnreliableS3:
 
 
 def _application_id(environ: dict) -> str:
-    """Of the environment that sends a request; see AWS_SDK_UA_APP_ID in lambda_runtime.py."""
+    """Of the environment that sends a request; see AWS_SDK_UA_APP_ID in environment.py."""
     found = re.search(r"\bapp/(\S+)", environ.get("HTTP_USER_AGENT", ""))
     return found[1] if found else ""
-
-
-def _refuse(environ: dict, start_response: Callable, status: str, code: str) -> list[bytes]:
-    body = f"<Error><Code>{code}</Code><Message>as --faults has it</Message></Error>".encode()
-    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-    start_response(status, headers)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

@@ -5,15 +5,16 @@ Written against moto 5.2.5 (pinned); install() checks that what it replaces is t
 
 What is filled                                because moto
 - Lambda: invoking a function                 would need Docker
+- queues that run functions                   sends each message at once, while it is put
 - S3: events after the request, one for a     sends them inside the PUT, before the metadata is
   multipart upload, with AWS's fields         set, twice for multipart, no `sequencer`, with %2F
 - keys with a new line in them                answers 404
 - its folder is listed once                   does that for each request
+- If-Match when a multipart upload ends       ignores it
 - one request at a time                       checks a condition (If-Match) and then writes without
                                               a lock, and closes objects under their readers
 """
 
-import html
 import io
 import json
 import threading
@@ -28,18 +29,24 @@ import moto.backends
 import moto.s3.models
 import moto.s3.notifications
 from moto.awslambda.exceptions import UnknownFunctionException
-from moto.awslambda.models import LambdaFunction
+from moto.awslambda.models import EventSourceMapping, LambdaBackend, LambdaFunction
 from moto.logs.models import logs_backends
 from moto.moto_server.utilities import RegexConverter
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.exceptions import MissingKey, PreconditionFailed
 from moto.s3.models import FakeBucket
 from moto.s3.notifications import S3NotificationEvent
-from moto.sqs.models import sqs_backends
+from moto.s3.responses import S3Response
+from moto.sqs.models import Message, Queue, sqs_backends
 
 from lambda_function.emulator import moto_roles, moto_stacks
-from lambda_function.emulator.lambda_runtime import FunctionConfig, LambdaService
+from lambda_function.emulator.event_sources import EventSources
+from lambda_function.emulator.faults import Mishap
+from lambda_function.emulator.invocation import FunctionConfig, Invocation, Outcome
+from lambda_function.emulator.lambda_service import LambdaService
 from lambda_function.emulator.moto_roles import credentials_of, role_allows
 from lambda_function.emulator.moto_stacks import ACCOUNT_ID, replace
+from lambda_function.emulator.xml_error import refuse
 
 LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 
@@ -47,10 +54,11 @@ LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 class MotoCloud:
     """moto as one WSGI application in which S3 events run functions."""
 
-    def __init__(self):
+    def __init__(self, mishap_of: Callable[[str], Mishap] | None = None):
         self.lambda_service: LambdaService | None = None  # set once the endpoint is known
         self._app = DomainDispatcherApplication(create_backend_app)
         self._one_request = threading.RLock()
+        self._sources = EventSources(self._one_request, self._run, mishap_of)
         self._events: list[tuple[LambdaFunction, dict]] = []  # of the request under way
 
     def __call__(self, environ: dict, start_response: Callable) -> list[bytes]:
@@ -66,7 +74,9 @@ class MotoCloud:
         try:
             started, answer = self._carry_out(environ)
         except OSError as error:  # such as a full disk: the client's message should say so
-            started, answer = _server_error(error)
+            reason = f"the embedded cloud: {error.strerror or error}"
+            status = "500 Internal Server Error"
+            return refuse(environ, start_response, status, "InternalError", reason)
         start_response(*started)
         return answer
 
@@ -92,10 +102,56 @@ class MotoCloud:
         replace(LambdaFunction, "invoke", lambda _: self._invoke_of())
         replace(RegexConverter, "__init__", _with_new_lines)
         replace(moto.backends, "list_of_moto_modules", _once)
+        replace(S3Response, "_key_response_post", _if_it_matches)
+        replace(Queue, "add_message", self._added_only)
+        replace(LambdaBackend, "create_event_source_mapping", self._started)
+        replace(LambdaBackend, "delete_event_source_mapping", self._ended)
         moto_stacks.install()
         moto_roles.install()
 
+    def stop(self) -> None:
+        """End all functions at once, and start none any more."""
+        self._sources.stop()
+        self.lambda_service.stop()
+
     # --- Lambda -------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        function: LambdaFunction,
+        event: bytes,
+        on_end: Callable[[Invocation | None, Outcome], None],
+    ) -> None:
+        self.lambda_service.submit(self._config(function), event, on_end)
+
+    def _added_only(self, original: Callable) -> Callable:
+        """Put a message into a queue, and leave it to the pollers."""
+
+        def add_message(queue: Queue, message: Message) -> None:
+            queue.lambda_event_source_mappings = {}
+            original(queue, message)
+            self._sources.added_to(queue)
+
+        return add_message
+
+    def _started(self, original: Callable) -> Callable:
+        def create(backend: LambdaBackend, spec: dict) -> EventSourceMapping:
+            mapping = original(backend, spec)
+            try:
+                self._sources.start(mapping)
+            except Exception:
+                backend.delete_event_source_mapping(mapping.uuid)
+                raise
+            return mapping
+
+        return create
+
+    def _ended(self, original: Callable) -> Callable:
+        def delete(backend: LambdaBackend, uuid: str) -> EventSourceMapping | None:
+            self._sources.end(uuid)
+            return original(backend, uuid)
+
+        return delete
 
     def _invoke_of(self) -> Callable:
         cloud = self
@@ -218,11 +274,17 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
     }
 
 
-def _server_error(error: OSError) -> tuple[tuple, list[bytes]]:
-    reason = html.escape(f"the embedded cloud: {error.strerror or error}")
-    body = f"<Error><Code>InternalError</Code><Message>{reason}</Message></Error>".encode()
-    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-    return ("500 Internal Server Error", headers), [body]
+def _if_it_matches(original: Callable) -> Callable:
+    def post(response: S3Response, request, body, bucket_name: str, query: dict, key_name: str):
+        if (etag := response.headers.get("If-Match")) and "uploadId" in query:
+            there = response.backend.get_object(bucket_name, key_name)
+            if there is None:
+                raise MissingKey
+            if etag.strip('"') != there.etag.strip('"'):
+                raise PreconditionFailed("If-Match")
+        return original(response, request, body, bucket_name, query, key_name)
+
+    return post
 
 
 def _once(original: Callable) -> Callable:

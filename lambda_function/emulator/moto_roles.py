@@ -10,12 +10,10 @@ import re
 import threading
 from collections.abc import Callable
 
-import xmltodict
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionResult
 from moto.iam.models import iam_backends
 from moto.s3.models import FakeBucket, s3_backends
-from moto.s3.responses import S3Response
 from moto.sts.models import AssumedRole, sts_backends
 
 from lambda_function.emulator.moto_stacks import ACCOUNT_ID, replace
@@ -28,7 +26,6 @@ _one_session = threading.Lock()
 def install() -> None:
     """Replace moto's parts, for the life of this process."""
     replace(ActionAuthenticatorMixin, "_authenticate_and_authorize_action", lambda _: _authorize)
-    replace(S3Response, "_bucket_response_delete_keys", _each_key_authorized)
     replace(FakeBucket, "get_permission", _without_tls)
     replace(IAMPolicyStatement, "_match", lambda _: staticmethod(_matches))
 
@@ -103,20 +100,6 @@ def _is_hidden(role: str, resource: str) -> bool:
     if not key or bucket is None or key in bucket.keys:
         return False
     return not role_allows(role, "s3:ListBucket", bucket_arn)
-
-
-def _each_key_authorized(original: Callable) -> Callable:
-    """DeleteObjects is held to the keys that it names; moto asks for the bucket as a whole. One
-    key that is denied denies all, where AWS would delete the others."""
-
-    def delete(response: S3Response, bucket_name: str, authenticated: bool = True):
-        if (role := _role_of(response)) is not None:
-            objects = xmltodict.parse(response.body, force_list=("Object",))["Delete"]["Object"]
-            arns = [f"arn:{PARTITION}:s3:::{bucket_name}/{entry['Key']}" for entry in objects]
-            authenticated = all(role_allows(role, "s3:DeleteObject", arn) for arn in arns)
-        return original(response, bucket_name, authenticated)
-
-    return delete
 
 
 def _without_tls(original: Callable) -> Callable:

@@ -8,6 +8,7 @@ What is filled                                because moto
   function's architecture, log group, tags;
   retries; updates of a log group's retention
   and of a role's policies
+- updates of a queue's settings              takes two of them
 - the Arn of a log group ends in `:*`         gives it without
 - inline role policies stored as JSON text    stores what CloudFormation gives as a dict, and fails
 - change sets: changed parameters among the   leaves these out
@@ -45,6 +46,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.iam.models import Role
 from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket, S3Backend, s3_backends
+from moto.sqs.models import Queue
 from moto.utilities.utils import get_partition
 
 ACCOUNT_ID = moto.core.DEFAULT_ACCOUNT_ID
@@ -62,6 +64,14 @@ HONOURED: dict[str, dict[str, set[str] | None]] = {
         "MaximumEventAgeInSeconds": None,
         "MaximumRetryAttempts": None,
         "Qualifier": {"$LATEST"},
+    },
+    "AWS::Lambda::EventSourceMapping": {
+        "BatchSize": None,
+        "EventSourceArn": None,
+        "FunctionName": None,
+        "FunctionResponseTypes": None,
+        "MaximumBatchingWindowInSeconds": None,
+        "ScalingConfig": {"MaximumConcurrency"},
     },
     "AWS::Lambda::Function": {
         "Architectures": None,
@@ -91,9 +101,14 @@ HONOURED: dict[str, dict[str, set[str] | None]] = {
         "Tags": None,
     },
     "AWS::S3::BucketPolicy": dict.fromkeys(("Bucket", "PolicyDocument")),
-    "AWS::SQS::Queue": dict.fromkeys(
-        ("MessageRetentionPeriod", "QueueName", "Tags", "VisibilityTimeout")
-    ),
+    "AWS::SQS::Queue": {
+        "MessageRetentionPeriod": None,
+        "QueueName": None,
+        "RedrivePolicy": {"deadLetterTargetArn", "maxReceiveCount"},
+        "SqsManagedSseEnabled": None,
+        "Tags": None,
+        "VisibilityTimeout": None,
+    },
 }
 
 # Parts of a life-cycle rule that are called the same in a template and in the S3 API.
@@ -126,6 +141,7 @@ def install() -> None:
     ):
         replace(owner, "create_from_cloudformation_json", _then_on_create(change))
         replace(owner, "update_from_cloudformation_json", _then_on_update(change))
+    replace(Queue, "update_from_cloudformation_json", _then_on_update(_set_queue_properties))
     replace(LambdaFunction, "create_from_cloudformation_json", _if_code_is_there)
     replace(LambdaFunction, "update_from_cloudformation_json", _if_code_is_there)
     replace(FakeBucket, "delete_from_cloudformation_json", _unless_full)
@@ -260,6 +276,10 @@ def _if_code_is_there(original: Callable) -> Callable:
         return original(cls, *arguments, **kwargs)
 
     return act
+
+
+def _set_queue_properties(queue: Queue, properties: dict) -> None:
+    queue._set_attributes({k: v for k, v in properties.items() if k not in ("QueueName", "Tags")})
 
 
 def _set_role_properties(role: Role, properties: dict) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from metrics.common.cli import UserError
 
 ZIP_MODULES = (
-    *("__init__.py", "handler.py", "events.py"),
+    *("__init__.py", "handler.py", "events.py", "metrics_writer.py"),
     *("image_transform.py", "pixel_meaning.py", "file_kinds.py", "limits.py", "metrics_log.py"),
 )
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same files give the same bytes

@@ -138,6 +138,7 @@ def leftovers(site: Site) -> list[str]:
     names = [site.bucket(kind) for kind in OWN_PREFIXES]
     named = [f"arn:aws:s3:::{name}" for name in names if bucket_exists(site.s3, name)]
     group = f"/aws/lambda/{site.stack}"
-    groups = site.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
-    named += [f"log group {group}" for found in groups if found["logGroupName"] == group]
+    found = site.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    there = {one["logGroupName"] for one in found}
+    named += [f"log group {name}" for name in (group, f"{group}-metrics-writer") if name in there]
     return sorted({*tagged, *named})

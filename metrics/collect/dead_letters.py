@@ -1,16 +1,18 @@
-"""Events that the function failed on for good: read from its failure queue, and turned into rows.
+"""What was given up on its way: read from the failure queue, and sent on as rows.
 
-Lambda puts a record of each into the queue after the last retry. Without this such a picture would
-be waited for until the time-out, and then be missing without a reason.
+Lambda puts a record of each event into that queue on which the function failed for good, and SQS
+each message of the rows queue that the metrics writer did not take. Without this such a picture
+would be waited for until the time-out, and then be missing without a reason.
 """
 
+import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import NamedTuple
 
 from botocore.exceptions import ClientError
@@ -23,7 +25,8 @@ from lambda_function.metrics_log import (
     MetricRow,
     RowId,
     is_missing,
-    put_row,
+    row_from_message,
+    send_row,
     utc_now,
 )
 from metrics.common.text import counted
@@ -31,51 +34,84 @@ from metrics.common.text import counted
 MESSAGES_AT_ONCE = 10  # the most that SQS hands out
 HIDDEN_S = 120  # from a message's delivery until it may come again
 ROUNDED = timedelta(seconds=1)  # LastModified has whole seconds
+COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 
-def failure_queue_drainer(
-    cloud: Cloud, function: dict[str, str], s3, buckets: Buckets
-) -> Callable[[set[RowId]], object] | None:
-    """Gives the missing their rows, as far as the queue tells of them; None without a queue."""
-    if "FailureQueueUrl" not in function:
+@dataclass(frozen=True)
+class Queues:
+    """The queues of a stack, and what it takes to read what is in them."""
+
+    s3: object
+    sqs: object
+    rows_url: str
+    failures_url: str
+    buckets: Buckets
+
+    def describe(self) -> str:
+        """How many messages wait where."""
+        waiting, in_flight = self.count(self.rows_url)
+        failures = sum(self.count(self.failures_url))
+        if not (waiting or in_flight or failures):
+            return "nothing waits in the rows queue or the failure queue"
+        return (
+            f"the rows queue holds {waiting} waiting and {in_flight} in flight, "
+            f"the failure queue {failures}"
+        )
+
+    def count(self, url: str) -> tuple[int, int]:
+        """Messages that wait, and that somebody works on."""
+        answer = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(COUNTS))
+        waiting, in_flight = (int(answer["Attributes"].get(name, 0)) for name in COUNTS)
+        return waiting, in_flight
+
+
+def find_queues(cloud: Cloud, stack: dict[str, str], s3, buckets: Buckets) -> Queues | None:
+    """The queues that the outputs of a stack name; None without."""
+    if not {"RowsQueueUrl", "FailureQueueUrl"} <= stack.keys():
         return None
     sqs = make_client(cloud, "sqs")
-    return partial(settle, s3, sqs, function["FailureQueueUrl"], buckets)
-
-
-def settle(s3, sqs, queue_url: str, buckets: Buckets, missing: set[RowId]) -> list[MetricRow]:
-    """Make an `error` row durable for each missing picture that will never have another."""
-    rows = rows_of_failures(s3, sqs, queue_url, buckets, missing)
-    return rows + rows_of_vanished(s3, buckets, missing - {row.id for row in rows})
+    return Queues(s3, sqs, stack["RowsQueueUrl"], stack["FailureQueueUrl"], buckets)
 
 
 class Told(NamedTuple):
-    """What a message tells of: rows of pictures that the function failed on, how many pictures are
-    gone, and what else is in it, by name."""
+    """What a message tells of: rows, those of pictures that the function failed on too, how many
+    pictures are gone, and what else is in it, by name."""
 
     rows: list[MetricRow]
     gone: int
     foreign: list[str]
 
 
-def rows_of_failures(
-    s3, sqs, queue_url: str, buckets: Buckets, missing: set[RowId]
-) -> list[MetricRow]:
-    """Make an `error` row durable for each missing picture that the queue tells of.
+def settle(queues: Queues, missing: set[RowId]) -> set[RowId]:
+    """Send a row for each missing picture that will never have one otherwise; which these are.
+
+    While rows wait in the rows queue, a picture that is gone may have one there, and the first to
+    come into the CSV stays: so nothing is sent for such pictures then.
+    """
+    rows_wait = any(queues.count(queues.rows_url))
+    sent = drain_failure_queue(queues, missing)
+    if not rows_wait:
+        sent |= send_rows_of_vanished(queues, missing - sent)
+    return sent
+
+
+def drain_failure_queue(queues: Queues, missing: set[RowId]) -> set[RowId]:
+    """Send a row for each missing picture that the failure queue tells of; which these are.
 
     Messages about them alone, and about pictures that are gone, are deleted. Others stay: they are
     of another run or another user, or not the function's, and then said to be there.
     """
-    rows, gone, foreign = [], 0, Counter()
-    for message in receive(sqs, queue_url):
-        told = _read(s3, message["Body"], buckets)
+    sent, gone, foreign = set(), 0, Counter()
+    for message in receive(queues.sqs, queues.failures_url):
+        told = _read(queues, message["Body"])
         found = [row for row in told.rows if row.id in missing]
         for row in found:
-            put_row(s3, buckets.output, row)
+            send_row(queues.sqs, queues.rows_url, row)
         if (found or told.gone) and found == told.rows and not told.foreign:
-            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+            handle = message["ReceiptHandle"]
+            queues.sqs.delete_message(QueueUrl=queues.failures_url, ReceiptHandle=handle)
             gone += told.gone
-        rows += found
+        sent |= {row.id for row in found}
         foreign.update(told.foreign)
     if gone:
         pictures = counted(gone, "picture")
@@ -84,29 +120,30 @@ def rows_of_failures(
         )
     for what, count in foreign.items():
         print(f"left in the failure queue, {count} times: {what}", file=sys.stderr)
-    return rows
+    return sent
 
 
-def rows_of_vanished(s3, buckets: Buckets, missing: set[RowId]) -> list[MetricRow]:
-    """Make an `error` row durable for each missing picture that the input bucket does not hold any
-    more. Whose row is on its way all the same keeps it: the first written stays."""
+def send_rows_of_vanished(queues: Queues, missing: set[RowId]) -> set[RowId]:
+    """Send a row for each missing picture that the input bucket does not hold any more; which these
+    are."""
     if not missing:
-        return []
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=buckets.input, Prefix=INPUT_PREFIX)
+        return set()
+    bucket = queues.buckets.input
+    pages = queues.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=INPUT_PREFIX)
     there = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
     rows = [
         _error_row(
-            s3,
+            queues.s3,
             row_id,
-            f"Gone: s3://{buckets.input}/{INPUT_PREFIX}{row_id.image_key} was deleted, and the "
-            "function wrote no row",
+            f"Gone: s3://{bucket}/{INPUT_PREFIX}{row_id.image_key} was deleted, and the function "
+            "wrote no row",
         )
         for row_id in sorted(missing)
         if INPUT_PREFIX + row_id.image_key not in there
     ]
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        list(pool.map(lambda row: put_row(s3, buckets.output, row), rows))
-    return rows
+        list(pool.map(lambda row: send_row(queues.sqs, queues.rows_url, row), rows))
+    return {row.id for row in rows}
 
 
 def receive(sqs, queue_url: str) -> Iterator[dict]:
@@ -125,14 +162,17 @@ def receive(sqs, queue_url: str) -> Iterator[dict]:
         yield from new
 
 
-def _read(s3, body: str, buckets: Buckets) -> Told:
+def _read(queues: Queues, body: str) -> Told:
     """What a message tells of, whoever sent it."""
     told = Told([], 0, [])
+    with contextlib.suppress(ValueError):
+        return told._replace(rows=[row_from_message(body)])
     try:
         record = json.loads(body)
         events = records_of(record["requestPayload"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return told._replace(foreign=["a message that is no record of the function"])
+        return told._replace(foreign=["a message that is neither a row nor the function's record"])
+    s3, buckets = queues.s3, queues.buckets
     for event in events:
         try:
             if what := not_of_s3(event):

@@ -14,10 +14,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from metrics.common.paths import write_whole
+
+if TYPE_CHECKING:
+    from metrics.collect.cloud_rows import CloudRows
 
 POLL_S = 2.0
 # Written within seconds as a rule; AWS promises nothing.
@@ -65,12 +69,11 @@ def parse_report(line: str) -> Invocation | None:
 
 
 def save_invocations(
-    logs, lambda_client, function: dict[str, str], rows: pd.DataFrame, target: Path
+    logs, lambda_client, function: dict[str, str], rows: "CloudRows", target: Path
 ) -> None:
     """Write what Lambda measured of the cloud arm's `rows`; `function` are the stack's outputs."""
-    request_ids = set(rows["request_id"].unique()) - {""}
-    begin = pd.to_datetime(rows["timestamp"], utc=True, format="ISO8601").min()
-    since_ms = int(begin.timestamp() * 1000) - CLOCK_SKEW_MS
+    request_ids = rows.request_ids - {""}
+    since_ms = int(datetime.fromisoformat(rows.begin).timestamp() * 1000) - CLOCK_SKEW_MS
     found = collect_invocations(logs, function["LogGroupName"], request_ids, since_ms)
     settings = lambda_client.get_function_configuration(FunctionName=function["FunctionName"])
     architecture = settings.get("Architectures", ["x86_64"])[0]

@@ -14,9 +14,8 @@ from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
     CSV_KEY,
     INPUT_PREFIX,
-    LEASE_KEY,
     PROCESSED_PREFIX,
-    ROWS_PREFIX,
+    SMOKE_TEST_KEY,
     delete_objects,
     read_object,
 )
@@ -47,8 +46,7 @@ from onprem_images.outputs import delete_files, is_in_place, recorded_outputs
 OWN_DOWNLOAD = re.compile(r"[0-9a-f]{64}\.jpg")  # see cloud_output_path in paths.py
 PARTS = f"{PART_PREFIX}*.part"  # what a killed run was writing, see whole_file in paths.py
 OWN_PART = re.compile(re.escape(PART_PREFIX) + r"[a-z0-9_]{8}\.part")
-OWN_ROW = re.compile(r"[1-9][0-9]*/[0-9a-f]{32}")  # below the run's prefix, see row_key
-METRICS_PREFIX = "metrics/lambda_metrics."
+OWN_CSVS = (CSV_KEY, SMOKE_TEST_KEY)
 MAX_MANIFEST = 2**28  # bytes: enough for a million pictures; what is larger would fill memory
 
 
@@ -87,32 +85,28 @@ def clean_local() -> None:
 
 
 def cloud_leftovers(s3, buckets: Buckets) -> list[StoredKey]:
-    """The objects of every run that has a manifest, and the appended rows of all.
+    """The objects of every run that has a manifest, and the rows of all.
 
     Manifests come last, so that deleting can be repeated when it was interrupted.
     """
-    manifests, pictures, rows = [], set(), []
+    manifests, pictures = [], set()
     for key, size in list_sizes(s3, buckets.output, MANIFESTS_PREFIX).items():
         if (found := read_own_manifest(s3, buckets.output, key, size)) is None:
             where = printable(f"s3://{buckets.output}/{key}")
             print(f"left alone, not a manifest: {where}", file=sys.stderr)
             continue
-        run_id, names = found
         manifests.append(key)
-        pictures.update(names)
-        prefix = f"{ROWS_PREFIX}{run_id}/"
-        listed = list_keys(s3, buckets.output, prefix)
-        rows += [key for key in listed if OWN_ROW.fullmatch(key.removeprefix(prefix))]
+        pictures.update(found)
     if not manifests:
         return []
     inputs = {INPUT_PREFIX + name for name in pictures}
     outputs = {PROCESSED_PREFIX + output_name(name) for name in pictures}
     outputs = outputs.intersection(list_keys(s3, buckets.output, PROCESSED_PREFIX))
     inputs.intersection_update(list_keys(s3, buckets.input, INPUT_PREFIX))
-    appended = {CSV_KEY, LEASE_KEY}.intersection(list_keys(s3, buckets.output, METRICS_PREFIX))
+    rows = [key for key in OWN_CSVS if key in list_keys(s3, buckets.output, key)]
     return [
         *(StoredKey(buckets.input, key) for key in sorted(inputs)),
-        *(StoredKey(buckets.output, key) for key in (*sorted(outputs), *rows, *sorted(appended))),
+        *(StoredKey(buckets.output, key) for key in (*sorted(outputs), *rows)),
         *(StoredKey(buckets.output, key) for key in manifests),
     ]
 
@@ -123,8 +117,8 @@ def clean_cloud(s3, buckets: Buckets) -> None:
         delete_objects(s3, bucket, [stored.key for stored in leftovers if stored.bucket == bucket])
 
 
-def read_own_manifest(s3, bucket: str, key: str, size: int) -> tuple[str, list[str]] | None:
-    """Run id and image keys of a manifest of ours; None for what upload_images_s3.py did not write:
+def read_own_manifest(s3, bucket: str, key: str, size: int) -> list[str] | None:
+    """Image keys of a manifest of ours; None for what upload_images_s3.py did not write:
     of another shape or name, too large, or with keys that are no paths below a folder."""
     from metrics.analysis.ledger import (
         parse_manifest,  # half a second, for what an own cloud has none of
@@ -140,7 +134,7 @@ def read_own_manifest(s3, bucket: str, key: str, size: int) -> tuple[str, list[s
     is_named_right = key == f"{MANIFESTS_PREFIX}{manifest.run_id}.json"
     if not (RUN_ID.fullmatch(manifest.run_id) and is_named_right and all(map(_is_path, names))):
         return None
-    return manifest.run_id, names
+    return names
 
 
 def _is_path(image_key: str) -> bool:

@@ -6,6 +6,7 @@ happens with the rows of each.
 
 import argparse
 import contextlib
+import functools
 import gc
 import importlib
 import itertools
@@ -24,9 +25,9 @@ from metrics.analysis.rounds import first_arm_leads
 from metrics.analysis.run_record import RunRecord, run_id_in
 from metrics.analysis.sweep import Setting
 from metrics.collect.cloud_rows import (
+    CloudRows,
     default_timeout_s,
     download_outputs,
-    fetch_cloud_rows,
     wait_for_rows,
 )
 from metrics.common.cli import UserError, cloud_problem
@@ -167,15 +168,21 @@ class Run:
         with self.record.step("wait", number, of):
             expected = {RowId(run_id, number, picture.image_key) for picture in pictures}
             timeout_s = args.timeout or default_timeout_s(len(pictures), args.cloud == "aws")
-            settle = self._cloud.drain_failure_queue
+            queues = self._cloud.queues
             try:
-                wait_for_rows(s3, buckets.output, expected, timeout_s, args.allow_partial, settle)
+                wait_for_rows(self._rows, expected, timeout_s, args.allow_partial, queues)
             except UserError:
                 self._say_refused()  # perhaps why
                 raise
 
+    @functools.cached_property
+    def _rows(self) -> CloudRows:
+        """All rounds' rows, which the waits read."""
+        return CloudRows(self._cloud.s3, self._cloud.buckets.output, self.run_id)
+
     def _fetch_rows(self) -> None:
-        fetch_cloud_rows(self._cloud.s3, self._cloud.buckets.output, self.run_id, CLOUD_CSV)
+        self._rows.look()
+        self._rows.save(CLOUD_CSV)
 
     def _reason_to_stop(self, limits: "Limits", rounds: int, time_s: float, usd: float) -> str:
         from metrics.analysis.stopping import reason_to_stop
@@ -223,7 +230,6 @@ class Run:
 
     def _ask_lambda(self) -> None:
         """Save what Lambda measured. A permission that is missing for this costs no answer."""
-        from metrics.analysis.rows import read_rows
         from metrics.collect.invocations import count_throttles, save_invocations
 
         cloud = self._cloud
@@ -231,9 +237,8 @@ class Run:
             return
         services = ("logs", "lambda", "cloudwatch")
         logs, functions, metrics = (make_client(cloud.address, service) for service in services)
-        rows = read_rows(CLOUD_CSV, "cloud")
         with self.record.step("logs"), _goes_on("all of Lambda's own measurements"):
-            save_invocations(logs, functions, cloud.function, rows, INVOCATIONS_CSV)
+            save_invocations(logs, functions, cloud.function, self._rows, INVOCATIONS_CSV)
             name, now = cloud.function["FunctionName"], datetime.now(UTC)
             self._note_refused()
             self.record.note(throttles=count_throttles(metrics, name, self.record.begun, now))
@@ -267,7 +272,7 @@ def has_own_cloud(args: argparse.Namespace) -> bool:
 
 class CloudInUse:
     """The cloud of the flags, once it is open: `address` (which cloud), `s3`, `buckets`, `function`
-    (empty when nothing is known of it) and `drain_failure_queue`, for the wait."""
+    (empty when nothing is known of it) and `queues`, for the wait."""
 
     def __init__(self, args: argparse.Namespace):
         self._args = args
@@ -285,16 +290,14 @@ class CloudInUse:
         its function has its own settings. Only the first call does anything."""
         if self.is_open:
             return
-        from metrics.collect.dead_letters import failure_queue_drainer
+        from metrics.collect.dead_letters import find_queues
 
         own = has_own_cloud(self._args)
         with imported_meanwhile("metrics.report.judgement"):
             self.address = self._start() if own else cloud_of(self._args)
             self.s3 = make_client(self.address, "s3")
             self.buckets, self.function = find_buckets(self.address), find_function(self.address)
-            self.drain_failure_queue = failure_queue_drainer(
-                self.address, self.function, self.s3, self.buckets
-            )
+            self.queues = find_queues(self.address, self.function, self.s3, self.buckets)
             check_conditional_writes(self.s3, self.buckets.output)
             if FUNCTION_JSON.exists() and self.function and not own:
                 self._restore_function()

@@ -4,21 +4,18 @@ before the first of them."""
 import mimetypes
 import sys
 import threading
-import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from botocore.exceptions import ClientError
 
 from lambda_function.cloud import Buckets
 from lambda_function.metrics_log import (
-    CSV_KEY,
     INPUT_PREFIX,
+    RowId,
     is_missing,
-    put_if,
     read_object,
-    rows_of_csv,
 )
-from metrics.collect.cloud_rows import MANIFESTS_PREFIX
+from metrics.collect.cloud_rows import MANIFESTS_PREFIX, CloudRows
 from metrics.common.cli import UserError, cloud_problem
 from metrics.common.progress import tqdm
 from onprem_images.dataset import Picture, manifest_bytes, order_of_pass
@@ -57,12 +54,11 @@ def upload_images(
                 bar.update(sent)
 
         tasks = {}
-        for followers, picture in zip(reversed(range(len(pictures))), pictures, strict=True):
+        for picture in pictures:
             about = {
                 "run-id": run_id,
                 "round": str(round_number),
                 "sha256": picture.sha256,  # so that the function sees when it gets other bytes
-                "followers": str(followers),  # so that it knows when the pass is about to end
             }
             task = pool.submit(upload_image, s3, buckets.input, picture, about, advance)
             tasks[task] = picture
@@ -84,12 +80,11 @@ def uploaded_before(
 ) -> frozenset[str]:
     """Keys of the pictures that need no upload any more: they have a row of this run and round, or
     the input bucket holds them for it, so that their event is on its way."""
-    stored = read_object(s3, buckets.output, CSV_KEY)
-    rows = rows_of_csv(stored.data.decode(errors="replace"), buckets.output) if stored else []
-    done = {row.image_key for row in rows if (row.run_id, row.round) == (run_id, round_number)}
+    rows = CloudRows(s3, buckets.output, run_id)
+    rows.look()
 
     def is_there(picture: Picture) -> bool:
-        if picture.image_key in done:
+        if RowId(run_id, round_number, picture.image_key) in rows.found:
             return True
         try:
             found = s3.head_object(Bucket=buckets.input, Key=object_key(picture))["Metadata"]
@@ -155,17 +150,3 @@ def put_manifest(s3, bucket: str, run_id: str, rounds: int, pictures: list[Pictu
         Body=manifest_bytes(run_id, rounds, pictures),
         ContentType="application/json",
     )
-
-
-def check_conditional_writes(s3, bucket: str) -> None:
-    """Raise UserError when this S3 ignores conditions on PUT: rows could then be lost."""
-    key = f"metrics/probe-{uuid.uuid4().hex}"
-    try:
-        s3.put_object(Bucket=bucket, Key=key, Body=b"1")
-        if put_if(s3, bucket, key, b"2", IfNoneMatch="*"):
-            raise UserError(
-                f"the S3 server of bucket {bucket!r} ignores If-None-Match on PUT, so rows of "
-                "concurrent functions could be lost; use a server that honours it"
-            )
-    finally:
-        s3.delete_object(Bucket=bucket, Key=key)

@@ -2,7 +2,7 @@
 
 Uploads small pictures to an embedded cloud of its own, waits for their rows, and prints the
 processor time a picture of the server and of the environments, less the transform's own and less
-what receiving the uploads takes; and the S3 requests that the handler counted.
+what receiving the uploads takes; and the requests that the handler counted.
 
     python tests/benchmarks/invocation_overhead.py --pictures 500
 """
@@ -25,8 +25,8 @@ from processes import children
 
 from lambda_function.cloud import Buckets, Cloud, find_buckets, find_function, make_client
 from lambda_function.embedded_cloud import embedded_cloud
-from lambda_function.metrics_log import RowId
-from metrics.collect.cloud_rows import default_timeout_s, wait_for_rows
+from lambda_function.metrics_log import HEADER, RowId, rows_from_csv
+from metrics.collect.cloud_rows import CloudRows, default_timeout_s, wait_for_rows
 from metrics.common.cli import DONE, positive_int, run_script, script_parser
 from metrics.common.machine import available_cpus
 from metrics.common.streams import start_script
@@ -63,7 +63,9 @@ def measure(cloud: Cloud, pictures: list[Picture], server: int) -> None:
     start, before = time.perf_counter(), cpu_seconds(server)
     upload_images(s3, buckets, pictures, RUN)
     expected = {RowId(RUN, 1, picture.image_key) for picture in pictures}
-    rows = wait_for_rows(s3, buckets.output, expected, default_timeout_s(len(pictures), False))
+    found = CloudRows(s3, buckets.output, RUN)
+    wait_for_rows(found, expected, default_timeout_s(len(pictures), False))
+    rows = rows_from_csv(found.csv().removeprefix(HEADER))
     wall_s, after = time.perf_counter() - start, cpu_seconds(server)
     n, requests = len(rows), requests_of_handler(make_client(cloud, "logs"), find_function(cloud))
     requests.subtract(counted_before)
@@ -73,14 +75,15 @@ def measure(cloud: Cloud, pictures: list[Picture], server: int) -> None:
     print(f"CPU a picture, less the transform: {server_ms + workers_ms:.1f} ms", end=" ")
     print(f"(server {server_ms:.1f}, environments {workers_ms:.1f})")
     each = ", ".join(f"{count / n:.2f} {name}" for name, count in requests.most_common())
-    print(f"S3 requests a picture: {requests.total() / n:.2f} ({each})")
+    print(f"requests a picture: {requests.total() / n:.2f} ({each})")
 
 
 def start_environments(s3, buckets: Buckets, pictures: list[Picture]) -> None:
     """So that no cold start is in what is measured."""
     upload_images(s3, buckets, pictures, STARTING)
     expected = {RowId(STARTING, 1, picture.image_key) for picture in pictures}
-    wait_for_rows(s3, buckets.output, expected, default_timeout_s(len(pictures), False))
+    found = CloudRows(s3, buckets.output, STARTING)
+    wait_for_rows(found, expected, default_timeout_s(len(pictures), False))
 
 
 def receive_without_events(s3, buckets: Buckets, pictures: list[Picture], server: int) -> float:
@@ -104,11 +107,13 @@ def ticks(pid: int) -> int:
 
 
 def requests_of_handler(logs, function: dict[str, str]) -> Counter[str]:
-    """S3 requests by operation, which each invocation logs."""
+    """Requests to S3 and SQS by operation, which each invocation logs."""
     counts: Counter[str] = Counter()
     for message in messages(logs, function["LogGroupName"]):
         if '"s3_requests"' in message:
-            counts.update(json.loads(message)["s3_requests"])
+            line = json.loads(message)
+            counts.update(line["s3_requests"])
+            counts.update(line.get("sqs_requests", {}))
     return counts
 
 

@@ -48,7 +48,7 @@ MAX_INSIDE = (13_370, 13_370)  # a picture in an icon
 WORKER = """
 import pathlib, sys
 from lambda_function import handler
-handler.s3_client()
+handler.client("s3")
 handler.warm_up()
 measured = handler.measure_picture(pathlib.Path(sys.argv[1]).read_bytes(), "")
 status = pathlib.Path("/proc/self/status").read_text()

@@ -96,7 +96,7 @@ def test_create_run_update_and_delete_work_against_ministack_with_the_commands_f
     assert find_stack(make_client(cloud, "cloudformation"), cloud.stack) is None
     assert make_client(cloud, "s3").list_buckets()["Buckets"] == []
 
-    assert "the trigger fires" in run(deploy, "create", "--yes")
+    assert "the smoke test's row was there" in run(deploy, "create", "--yes")
     assert "3 identical" in run("master_pipeline.py")
     assert "MemorySize = 3008 (now 1769)" in run(deploy, "update", "--memory", "3008", "--yes")
     assert "MemorySize = 3008\n" in run(deploy, "status")

@@ -1,13 +1,11 @@
-"""One campaign: uploads, the function's asynchronous delivery, the waits, and the end."""
+"""One campaign: uploads, delivery of events, the queue and its writers, the waits, the end."""
 
 import contextlib
-import io
 import json
-import math
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,33 +15,27 @@ from urllib.parse import quote_plus
 from botocore.exceptions import BotoCoreError, ClientError
 from tqdm import tqdm
 
-from fault_model.invariants import IN, OUT, Invariants
-from fault_model.network import Network
+from fault_model.invariants import FAILURES, IN, OUT, ROWS, Invariants
+from fault_model.network import WRITER_ATTEMPTS, Network
 from fault_model.plan import Plan, Run, plan_of
 from fault_model.schedule import Actor, Ended, Schedule
-from fault_model.services import EPOCH, S3, Queue, StoredObject
-from lambda_function import handler, metrics_log
+from fault_model.services import EPOCH, S3, Message, Queue, Queues, StoredObject
+from lambda_function import handler, metrics_log, metrics_writer
 from lambda_function.cloud import Buckets
 from lambda_function.image_transform import Measurement
-from lambda_function.metrics_log import (
-    CSV_KEY,
-    INPUT_PREFIX,
-    LEASE_KEY,
-    LEASE_S,
-    STOP_BEFORE_S,
-    MetricsLogError,
-    RowId,
-)
+from lambda_function.metrics_log import CSV_KEY, INPUT_PREFIX, MetricsLogError, RowId
 from metrics.collect import cloud_rows, dead_letters
-from metrics.collect.dead_letters import HIDDEN_S, rows_of_failures
+from metrics.collect.dead_letters import HIDDEN_S
 from metrics.common.cli import UserError
 
 MAX_COPIES = 8  # of one event
 STEP_LIMIT = 10_000  # several times what any seed takes
 POLL_S = 10  # of the wait; less only makes a campaign longer
-FAULTS_OF_S3 = (ClientError, BotoCoreError, MetricsLogError)
+FAULTS_OF_AWS = (ClientError, BotoCoreError, MetricsLogError)
 RETRY_WAITS_S = (60, 120)
-QUEUE_URL = "queue"
+WINDOW_S = 1
+VISIBILITY_S = 360
+WRITER_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,13 @@ class Event:
         self.attempts = 0
 
 
+class Environment:
+    """An execution environment of the writer, and what it remembers."""
+
+    def __init__(self):
+        self.csvs: dict[str, metrics_writer.MetricsCsv] = {}
+
+
 class Campaign:
     def __init__(self, plan: Plan, trace: list[str] | None):
         self._plan = plan
@@ -83,34 +82,45 @@ class Campaign:
         self._schedule = Schedule(self._rng, STEP_LIMIT, trace)
         self._invariants = Invariants(plan, self._schedule.fail, lambda: self._schedule.now)
         self._s3 = S3(lambda: self._schedule.now, self._on_change, {IN: {}, OUT: {}})
-        self._queue = Queue(lambda: self._schedule.now, self._rng)
-        self._network = Network(plan, self._rng, self._schedule, self._s3, self._queue)
+        self._failures = Queue(lambda: self._schedule.now, self._rng)
+        self._rows = Queue(
+            lambda: self._schedule.now,
+            self._rng,
+            self._on_send,
+            self._invariants.on_delete,
+            self._failures,
+            plan.max_receives,
+        )
+        self._queues = Queues({ROWS: self._rows, FAILURES: self._failures})
+        self._network = Network(plan, self._rng, self._schedule, self._s3, self._queues)
         self._unsent: list[dict] = []  # records of an event that is not full yet
         self._events = 0
         self._running = 0
         self._invocations = 0
-        self._records = 0
+        self._environments: list[Environment] = []  # of the writer, that are idle
+        self._writers = 0  # at work
+        self._cold_starts = 0  # of the writer
+        self._batches = 0
 
     def run(self) -> Result:
         with replaced(self._replacements()):
-            for key, body in self._plan.junk:
-                self._s3.put_object(Bucket=OUT, Key=key, Body=body)
-            if self._plan.dead_lease:
-                dead = StoredObject(
-                    b"dead", EPOCH - timedelta(hours=1), {"holder": "dead"}, '"dead"'
-                )
-                self._s3.buckets[OUT][LEASE_KEY] = dead
+            for body in self._plan.junk:
+                self._rows.send(body)
             for run in self._plan.runs:
                 self._schedule.at(run.starts_at, Actor(run.run_id, partial(self._run, run)))
+            if self._plan.cleaned_at:
+                self._schedule.at(self._plan.cleaned_at, Actor("cleaner", self._clean))
             self._schedule.run()
             if not self._schedule.failure:
-                self._invariants.check_quiet(self._network, self._s3)
+                self._invariants.check_quiet(self._rows)
                 if self._plan.undisturbed:
-                    self._invariants.check_work(self._network, self._records)
+                    self._invariants.check_work(self._network, self._cold_starts, self._batches)
             if not self._schedule.failure:
-                later = self._schedule.now + max(LEASE_S, HIDDEN_S) + 2
-                self._schedule.at(later, Actor("last append", self._append_last))
+                later = self._schedule.now + HIDDEN_S + 2
+                self._schedule.at(later, Actor("last drain", self._drain_last))
                 self._schedule.run()
+            if not self._schedule.failure:
+                self._invariants.check_end(self._s3, self._failures)
         return Result(
             self._plan.seed,
             self._schedule.failure,
@@ -125,66 +135,54 @@ class Campaign:
     def _run(self, run: Run) -> None:
         """What master_pipeline.py does in the cloud, or upload_images_s3.py alone."""
         s3 = self._network.client("s3")
+        rows = _Reader(s3, run.run_id, self._invariants.rows)
         for number in range(1, run.rounds + 1):
             try:
-                for place, key in enumerate(run.keys, 1):
-                    self._upload(s3, run.run_id, number, key, len(run.keys) - place)
-            except FAULTS_OF_S3:
+                for key in run.keys:
+                    self._upload(s3, run.run_id, number, key)
+            except FAULTS_OF_AWS:
                 return  # the pipeline ends here, naming the picture
-            if run.waits and not self._wait(s3, run, number):
+            if run.waits and not self._wait(s3, rows, run, number):
                 return
 
-    def _upload(self, s3, run_id: str, number: int, key: str, followers: int) -> None:
+    def _upload(self, s3, run_id: str, number: int, key: str) -> None:
         body = f"{self._plan.pictures[key]} {key}".encode()
         metadata = {"run-id": run_id, "round": str(number)}
-        if self._plan.is_busy:
-            metadata["followers"] = str(followers)
         s3.put_object(Bucket=IN, Key=INPUT_PREFIX + key, Body=body, Metadata=metadata)
 
-    def _wait(self, s3, run: Run, number: int) -> bool:
+    def _wait(self, s3, rows: "_Reader", run: Run, number: int) -> bool:
         """Whether the run goes on."""
-        reader = _Reader(s3, self._invariants.rows)
-        sqs = self._network.client("sqs")
-        settle = partial(rows_of_failures, s3, sqs, QUEUE_URL, Buckets(IN, OUT))
+        queues = self._queues_of(s3)
         expected = {RowId(run.run_id, number, key) for key in run.keys}
         me = self._schedule.running
         me.said = ""
         try:
-            rows = cloud_rows.wait_for_rows(
-                reader, OUT, expected, run.timeout_s, run.allow_partial, settle
-            )
+            cloud_rows.wait_for_rows(rows, expected, run.timeout_s, run.allow_partial, queues)
         except UserError as error:
             self._schedule.note(f"exit 1: {error}")
-            self._invariants.check_named(str(error), expected, reader.seen)
+            self._invariants.check_named(str(error), expected, rows.seen)
             return False
-        except FAULTS_OF_S3 as error:
+        except FAULTS_OF_AWS as error:
             self._schedule.fail(f"the wait ended without naming anybody: {error}")
             return False
         if me.said.startswith("going on: "):
-            self._invariants.check_named(me.said, expected, reader.seen)
-            expected = {row.id for row in rows}
+            self._invariants.check_named(me.said, expected, rows.seen)
+            expected &= rows.found
         self._invariants.check_returned(rows, expected)
         return True
 
-    def _append_in_the_wait(self, s3, bucket: str, time_left_s: Callable[[], float]) -> int:
-        """append_leftovers, for the wait; rows may stay when it failed or its time ran out."""
-        done = False
-        try:
-            appended = metrics_log.append_leftovers(s3, bucket, time_left_s)
-            done = time_left_s() > STOP_BEFORE_S
-        finally:
-            if not done:
-                self._network.disrupt()
-        return appended
+    def _queues_of(self, s3) -> dead_letters.Queues:
+        sqs = self._network.client("sqs")
+        return dead_letters.Queues(s3, sqs, ROWS, FAILURES, Buckets(IN, OUT))
 
-    def _append_last(self) -> None:
+    def _drain_last(self) -> None:
         """What the next wait does, on a network without faults."""
         self._network.reliable = True
-        s3, sqs = self._network.client("s3"), self._network.client("sqs")
         missing = self._invariants.missing()
-        rows_of_failures(s3, sqs, QUEUE_URL, Buckets(IN, OUT), missing)
-        metrics_log.append_rows(s3, OUT, lambda: 600)
-        self._invariants.check_end(self._s3)
+        dead_letters.drain_failure_queue(self._queues_of(self._network.client("s3")), missing)
+
+    def _clean(self) -> None:
+        self._s3.delete_object(Bucket=OUT, Key=CSV_KEY)
 
     # --- the function ---------------------------------------------------------------------------
 
@@ -221,7 +219,6 @@ class Campaign:
             return
         self._running += 1
         self._invocations += 1
-        self._records += len(event.records)
         event.attempts += 1
         work = partial(self._invoke, event)
         name = f"{event.name}.{event.attempts}"
@@ -239,7 +236,7 @@ class Campaign:
         problem = None
         try:
             handler.lambda_handler({"Records": event.records}, context)
-        except FAULTS_OF_S3 as error:
+        except FAULTS_OF_AWS as error:
             problem = {"errorType": type(error).__name__, "errorMessage": str(error)}
         except Ended:
             problem = {"errorType": "Runtime.ExitError", "errorMessage": me.ended}
@@ -247,8 +244,6 @@ class Campaign:
         if problem:
             self._schedule.note(f"failed: {problem}")
             self._retry_or_give_up(event, problem)
-        if problem or left_s() <= STOP_BEFORE_S or self._plan.is_busy:
-            self._network.disrupt()
 
     def _retry_or_give_up(self, event: Event, problem: dict[str, str]) -> None:
         if event.attempts <= len(RETRY_WAITS_S):
@@ -265,7 +260,67 @@ class Campaign:
             "requestPayload": {"Records": event.records},
             "responsePayload": problem,
         }
-        self._queue.send(json.dumps(record))
+        self._failures.send(json.dumps(record))
+
+    # --- the queue and its writers --------------------------------------------------------------
+
+    def _on_send(self, _: Message) -> None:
+        self._poll_at(max(self._schedule.now + WINDOW_S, self._plan.behind_s))
+
+    def _poll_at(self, when: float) -> None:
+        self._schedule.at(when, self._poll)
+
+    def _poll(self) -> None:
+        """Start writers for the messages that wait."""
+        plan, now, rng = self._plan, self._schedule.now, self._rng
+        while self._writers < plan.writers and now >= plan.behind_s:
+            if not any(message.hidden_until <= now for message in self._rows.messages):
+                return
+            if messages := self._rows.take(plan.batch_size, VISIBILITY_S):
+                self._poll_at(now + VISIBILITY_S)  # what is not deleted by then comes again
+                self._start_writer(messages)
+                if rng.random() < plan.doubled and not self._network.reliable:
+                    self._start_writer(messages)
+
+    def _start_writer(self, messages: list[Message]) -> None:
+        environment = None
+        if self._environments and self._rng.random() < 0.9:
+            at = self._rng.randrange(len(self._environments))
+            environment = self._environments.pop(at)
+        if environment is None:
+            environment = Environment()
+            self._cold_starts += 1
+        self._writers += 1
+        self._batches += 1
+        work = partial(self._write, environment, messages)
+        ends_at = self._schedule.now + WRITER_TIMEOUT_S
+        writer = Actor(f"writer-{self._batches}", work, mortal=True, ends_at=ends_at)
+        writer.environment = environment
+        self._schedule.at(self._schedule.now, writer)
+
+    def _write(self, environment: Environment, messages: list[Message]) -> None:
+        me = self._schedule.running
+        context = SimpleNamespace(
+            aws_request_id=me.name,
+            get_remaining_time_in_millis=lambda: (me.ends_at - self._schedule.now) * 1000,
+        )
+        event = {"Records": [{"messageId": m.id, "body": m.body} for m in messages]}
+        failed = {message.id for message in messages}
+        try:
+            answer = metrics_writer.lambda_handler(event, context)
+            failed = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
+            self._environments.append(environment)
+        except FAULTS_OF_AWS as error:
+            self._schedule.note(f"failed: {error}")
+            self._environments.append(environment)
+        except Ended:
+            pass  # and what it remembered is gone
+        self._writers -= 1
+        is_lost = self._rng.random() < self._plan.undeleted and not self._network.reliable
+        for message in messages:
+            if message.id not in failed and not is_lost:
+                self._rows.delete(message.id)
+        self._poll_at(self._schedule.now)
 
     # --- what is not the modelled code's --------------------------------------------------------
 
@@ -290,27 +345,28 @@ class Campaign:
         return [
             (metrics_log, "time", clock),
             (metrics_log, "datetime", skewed),
-            (metrics_log, "random", rng),
-            (metrics_log, "uuid", uuids),
-            (metrics_log, "ThreadPoolExecutor", _OneAfterTheOther),
-            (metrics_log, "log", SimpleNamespace(warning=say, error=say)),
             (metrics_log, "transform_id", lambda: "model"),
-            (metrics_log, "BATCH_ROWS", self._plan.batch_rows),
+            (metrics_writer, "time", clock),
+            (metrics_writer, "random", rng),
+            (metrics_writer, "uuid", uuids),
+            (metrics_writer, "ThreadPoolExecutor", OneAfterTheOther),
+            (metrics_writer, "s3_client", partial(self._network.client, "s3", WRITER_ATTEMPTS)),
+            (metrics_writer, "_csvs", OfEnvironment(schedule)),
+            (metrics_writer, "COPY_FROM_BYTES", self._plan.copy_from),
+            (metrics_writer, "PART_BYTES", self._plan.part_bytes),
+            (metrics_writer, "print", say),
             (handler, "time", clock),
-            (handler, "s3_client", partial(self._network.client, "s3")),
+            (handler, "client", self._network.client),
             (handler, "measure_picture", self._measure),
             (handler, "print", say),
             (handler, "_is_cold", True),
-            (handler, "_last_append", -math.inf),
-            (handler, "_own_rows", {}),
-            (handler, "LAST_OF_PASS", 2),  # of few pictures
-            (handler, "NEAR_THE_END", 4),
             (handler.os.environ, "OUTPUT_BUCKET", OUT),
+            (handler.os.environ, "ROWS_QUEUE_URL", ROWS),
             (cloud_rows, "time", clock),
-            (cloud_rows, "append_leftovers", self._append_in_the_wait),
             (cloud_rows, "POLL_S", POLL_S),
             (cloud_rows, "tqdm", partial(tqdm, disable=True)),
             (cloud_rows, "print", say),
+            (dead_letters, "ThreadPoolExecutor", OneAfterTheOther),
             (dead_letters, "print", say),
         ]
 
@@ -326,13 +382,13 @@ class Campaign:
         return Measurement(b"jpeg of " + data, "ab" * 32, "", 1.0, 1.0)
 
 
-class _OneAfterTheOther:
+class OneAfterTheOther:
     """A ThreadPoolExecutor that starts no threads."""
 
     def __init__(self, _: int):
         pass
 
-    def __enter__(self) -> "_OneAfterTheOther":
+    def __enter__(self) -> "OneAfterTheOther":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -341,30 +397,51 @@ class _OneAfterTheOther:
     map = staticmethod(map)
 
 
-class _Reader:
-    """A client that notes which rows the CSV had when it was last read; none when that failed."""
+class OfEnvironment(MutableMapping):
+    """What the environment remembers that runs just now."""
 
-    def __init__(self, client, rows: dict[RowId, object]):
-        self._client = client
-        self._rows = rows
-        self.seen: set[RowId] = set()
+    def __init__(self, schedule: Schedule):
+        self._schedule = schedule
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._client, name)
+    def _csvs(self) -> dict[str, object]:
+        return self._schedule.running.environment.csvs
 
-    def head_object(self, **params: str) -> dict:
+    def __getitem__(self, key: str) -> object:
+        return self._csvs()[key]
+
+    def __setitem__(self, key: str, value: object) -> None:
+        self._csvs()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._csvs()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._csvs())
+
+    def __len__(self) -> int:
+        return len(self._csvs())
+
+
+class _Reader(cloud_rows.CloudRows):
+    """Notes which rows the CSV had when it was last read; none when that failed."""
+
+    def __init__(self, s3, run_id: str, rows: dict[RowId, object]):
+        self._rows, self.seen = rows, set()
+        self._client = s3
+        super().__init__(SimpleNamespace(get_object=self._get_object), OUT, run_id)
+
+    def look(self) -> int:
         self.seen = set()
-        answer = self._client.head_object(**params)
-        if params["Key"] == CSV_KEY:
-            self.seen = set(self._rows)
-        return answer
+        count = super().look()
+        self.seen = self._there
+        return count
 
-    def get_object(self, **params: str) -> dict:
-        seen, self.seen = self.seen, set()
-        answer = self._client.get_object(**params)
-        body = answer["Body"].read()
-        self.seen = seen
-        return {**answer, "Body": io.BytesIO(body)}
+    def _get_object(self, **params: str) -> dict:
+        self._there = set()
+        try:
+            return self._client.get_object(**params)
+        finally:
+            self._there = set(self._rows)
 
 
 def _record(key: str, put: StoredObject) -> dict:

@@ -4,33 +4,28 @@ import ast
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fault_model.network import Network
 from fault_model.plan import Plan
-from fault_model.services import S3, StoredObject
+from fault_model.services import S3, Message, Queue, StoredObject
 from lambda_function.handler import INPUT_PREFIX, PROCESSED_PREFIX, number_in
 from lambda_function.image_transform import output_name
 from lambda_function.metrics_log import (
     COLUMNS,
     CSV_KEY,
     HEADER,
-    LEASE_KEY,
-    LEASE_S,
-    ROWS_PREFIX,
     MetricRow,
     RowId,
-    row_key,
+    row_from_message,
     rows_from_csv,
 )
+from metrics.collect.cloud_rows import CloudRows
 
 IN, OUT = "input-bucket", "output-bucket"
-ROUNDED_S = 2  # ages of leases are of whole seconds
-# Of an undisturbed function. Each event: picture get, output put, row put, lease put, lease head,
-# and at most one turn with the lease, for each row or for a late look: list, row get, csv get, csv
-# put, rows delete, lease delete, list, lease put.
-REQUESTS_PER_RECORD = 14
+ROWS, FAILURES = "rows", "failures"  # the URLs of the queues
 
 
 @dataclass
@@ -43,8 +38,7 @@ class Invariants:
     rows: dict[RowId, MetricRow] = field(default_factory=dict)  # of the CSV
     uploaded: set[RowId] = field(default_factory=set)
     replaced: set[RowId] = field(default_factory=set)  # uploads that the same key took away, undone
-    row_objects: dict[str, float] = field(default_factory=dict)  # when they were put, by key
-    lease_put_at: float = float("-inf")
+    cleaned: set[RowId] = field(default_factory=set)  # rows of a CSV that somebody deleted
     _latest: dict[str, RowId] = field(default_factory=dict)  # upload by input key
 
     # --- after every change ---------------------------------------------------------------------
@@ -56,10 +50,6 @@ class Invariants:
             self._uploaded(key, new)
         elif key == CSV_KEY:
             self._csv_changed(old.body if old else b"", new)
-        elif key.startswith(ROWS_PREFIX):
-            self._row_object_changed(key, old, new)
-        elif key == LEASE_KEY and new:
-            self.lease_put_at = self.now_s()
 
     def _uploaded(self, key: str, new: StoredObject) -> None:
         image_key = key.removeprefix(INPUT_PREFIX)
@@ -72,8 +62,14 @@ class Invariants:
 
     def _csv_changed(self, old: bytes, new: StoredObject | None) -> None:
         if new is None:
-            return self.fail("the CSV was deleted")
+            if not self.plan.cleaned_at:
+                return self.fail("the CSV was deleted")
+            self.cleaned |= self.rows.keys()
+            self.rows.clear()
+            return None
         before = old or HEADER.encode()
+        if old and not new.metadata.get("generation"):
+            return self.fail("the CSV lost the name of its generation")
         if not new.body.startswith(before):
             return self.fail("the CSV changed where it was written already")
         added = new.body.removeprefix(before).decode()
@@ -93,80 +89,68 @@ class Invariants:
             self.fail(f"a row of what nobody uploaded: {row.id}")
         self.rows[row.id] = row
 
-    def _row_object_changed(
-        self, key: str, old: StoredObject | None, new: StoredObject | None
-    ) -> None:
-        if old and new:
-            self.fail(f"the row object {key} was overwritten")
-        elif new:
-            self.row_objects[key] = self.now_s()
-        else:
-            del self.row_objects[key]
-            if key in dict(self.plan.junk):
-                self.fail(f"{key} is no row and was deleted")
-            elif (lost := rows_from_csv(old.body.decode())[0].id) not in self.rows:
-                self.fail(f"the row object of {lost} was deleted before the CSV had its row")
+    def on_delete(self, message: Message) -> None:
+        """A message of the rows queue was deleted."""
+        try:
+            row_id = row_from_message(message.body).id
+        except ValueError:
+            return self.fail(f"the message {message.body!r} is no row and was deleted")
+        if row_id not in self.rows and row_id not in self.cleaned:
+            return self.fail(f"the message of {row_id} was deleted before the CSV had its row")
+        return None
 
     # --- when something ends --------------------------------------------------------------------
 
     def missing(self) -> set[RowId]:
-        return self.uploaded - self.rows.keys()
+        return self.uploaded - self.rows.keys() - self.cleaned
 
-    def check_returned(self, rows: list[MetricRow], expected: set[RowId]) -> None:
-        """The wait found all."""
-        if sorted(row.id for row in rows) != sorted(expected):
-            self.fail("the wait returned other rows than it was asked for")
-        if any(self.rows.get(row.id) != row for row in rows):
-            self.fail("the wait returned a row that is not in the CSV")
+    def check_returned(self, found: CloudRows, expected: set[RowId]) -> None:
+        """The wait found all, and what it read is what the CSV holds."""
+        if not expected <= found.found:
+            self.fail("the wait ended without the rows that it was asked for")
+        text = found.csv().removeprefix(HEADER)
+        read = {row.id: row for row in rows_from_csv(text)}
+        if read.keys() != found.found or any(self.rows.get(i) != row for i, row in read.items()):
+            self.fail("the wait read a row that is not in the CSV")
 
     def check_named(self, message: str, expected: set[RowId], seen: set[RowId]) -> None:
         """The wait named those that are missing. `seen` is what the CSV had when it was last read:
         a row that came since may be named or not."""
-        names = re.search(r" s: (.*); see the function's log", message)[1]
+        names = re.search(r" s: (.*?); (the rows queue|nothing)", message, re.DOTALL)[1]
         named = set(ast.literal_eval(f"[{names}]"))
         at_least = {row_id.image_key for row_id in expected - self.rows.keys()}
         at_most = {row_id.image_key for row_id in expected - seen}
         if not at_least <= named <= at_most:
             self.fail(f"missing are {at_least} to {at_most}, but the wait names {named}")
 
-    def check_quiet(self, network: Network, store: S3) -> None:
-        """Nothing is under way, and nobody comes to append what was left."""
-        for key, put_at in self.row_objects.items():
-            excused = put_at < network.disrupted_at + LEASE_S + ROUNDED_S
-            if key not in dict(self.plan.junk) and not excused:
-                self.fail(f"the row object {key} was left, with no disruption since")
-        if LEASE_KEY in store.buckets[OUT] and self.lease_put_at > network.disrupted_at:
-            self.fail("the lease was not given back, with no disruption since")
+    def check_quiet(self, rows_queue: Queue) -> None:
+        """Nothing is under way: each row is in the CSV, or was given up visibly."""
+        if rows_queue.messages:
+            self.fail(f"{len(rows_queue.messages)} messages are left in the rows queue")
 
-    def check_work(self, network: Network, records: int) -> None:
-        """The lease saves work: an undisturbed function never appends twice at a time."""
+    def check_work(self, network: Network, cold_starts: int, batches: int) -> None:
+        """An undisturbed writer reads the CSV only when somebody else wrote it."""
+        refused = sum(n for place, n in network.refused.items() if place.startswith("csv"))
         if any(run.waits for run in self.plan.runs):
-            return  # a wait appends without the lease
-        if network.refused["csv put"]:
-            self.fail(f"{network.refused['csv put']} appends met another, in spite of the lease")
-        about = ("input get", "output", "row", "rows", "csv get", "csv put", "lease")
-        total = sum(n for place, n in network.requests.items() if place.startswith(about))
-        if total > REQUESTS_PER_RECORD * records:
-            self.fail(f"{total} requests for {records} records")
+            return  # a wait reads it, too
+        reads, writes = network.requests["csv get"], network.requests["csv put"]
+        writes += network.requests["csv complete"]
+        if reads > 2 * cold_starts + refused:
+            self.fail(f"{reads} reads, of {cold_starts} writers who were refused {refused} times")
+        if writes > batches + cold_starts + refused:
+            self.fail(f"{writes} writes for {batches} batches")
 
-    def check_end(self, store: S3) -> None:
-        """After the last append."""
-        junk = dict(self.plan.junk)
+    def check_end(self, store: S3, failures: Queue) -> None:
+        """After the last drain."""
         objects = store.buckets[OUT]
-        if left := [key for key in self.row_objects if key not in junk]:
-            self.fail(f"row objects are left after the last append: {left}")
-        if LEASE_KEY in objects:
-            self.fail("the lease is still held after the last append")
-        blocked = {row_id for row_id in self.missing() if self._blocked(row_id)}
-        if lost := self.missing() - self.replaced - blocked:
+        if lost := self.missing() - self.replaced:
             self.fail(f"no row of {sorted(lost)}")
+        left = Counter(message.body for message in failures.messages)
+        if Counter(self.plan.junk) - left:
+            self.fail("a message that is no row is not in the failure queue")
         for row in self.rows.values():
             output = PROCESSED_PREFIX + output_name(row.image_key)
             if row.status == "ok" and output not in objects:
                 self.fail(f"{row.id} is ok and has no output")
             if row.status == "ok" and self.plan.pictures[row.image_key] != "good":
                 self.fail(f"{row.id} is ok and cannot be")
-
-    def _blocked(self, row_id: RowId) -> bool:
-        """Whether an object that is no row lies in the place of this one's row object."""
-        return row_key(row_id) in dict(self.plan.junk)

@@ -1,142 +1,224 @@
-"""Errors put into the shipped code, a few lines each, which the model must find.
+"""Errors put into the code, which the model must find.
 
-Not among them, since it changes nothing: put_row that takes any refusal for "there is a row
-already". S3 refuses only what met a row object, or the deletion of one whose row is in the CSV.
+Each replaces a function, a method or a client's call by one with an error in it: so they survive
+when the code inside is written anew. What is named here is what the modules say to each other.
 """
 
 import contextlib
-import inspect
-import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
-from lambda_function import handler, metrics_log
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fault_model.network import Client
+from lambda_function import handler, metrics_writer
+from lambda_function.metrics_log import (
+    CSV_KEY,
+    HEADER,
+    MetricsLogError,
+    read_object,
+    row_from_message,
+    rows_to_csv,
+)
+from lambda_function.metrics_writer import MetricsCsv
 from metrics.collect import cloud_rows, dead_letters
 
-
-@dataclass(frozen=True)
-class Edit:
-    """Text of a function's source, and what stands there instead."""
-
-    function: Callable
-    old: str
-    new: str
+FAULTS = (ClientError, BotoCoreError, MetricsLogError)
+# What is replaced: an owner, a name, and what makes the error of the original.
+Edit = tuple[object, str, Callable[[Callable], Callable]]
 
 
-NO_LEASE = Edit(metrics_log._take_lease, "me = uuid.uuid4().hex", "return True")
-NO_CONDITION = Edit(metrics_log._append, '"text/csv", **condition', '"text/csv"')
-MUTATIONS = {
+def without(condition: str) -> Edit:
+    """S3 is not told of a condition on a write of the CSV."""
+
+    def wrap(original: Callable) -> Callable:
+        def get(client: Client, operation: str) -> Callable:
+            def call(**params: object) -> dict:
+                if params.get("Key") == CSV_KEY:
+                    params.pop(condition, None)
+                return original(client, operation)(**params)
+
+            return call
+
+        return get
+
+    return (Client, "__getattr__", wrap)
+
+
+def read_modify_write(_: Callable) -> Callable:
+    def send(sqs, queue_url: str, row) -> None:
+        s3, bucket = handler.client("s3"), handler.os.environ["OUTPUT_BUCKET"]
+        there = read_object(s3, bucket, CSV_KEY)
+        text = there.data.decode() if there else HEADER
+        text += rows_to_csv([row])
+        about = {"Metadata": {"generation": "1"}}
+        s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=text.encode(), **about)
+
+    return send
+
+
+def suppressed(answer: object = None) -> Callable[[Callable], Callable]:
+    """A fault counts for success."""
+
+    def wrap(original: Callable) -> Callable:
+        def call(*args: object, **params: object) -> object:
+            with contextlib.suppress(*FAULTS):
+                return original(*args, **params)
+            return answer
+
+        return call
+
+    return wrap
+
+
+def changed(change: Callable[[object], object]) -> Callable[[Callable], Callable]:
+    """Of what a function is called with first, something else is taken."""
+    return lambda original: lambda first, *args, **params: original(change(first), *args, **params)
+
+
+def forgotten_on_success(original: Callable) -> Callable:
+    def append(self: MetricsCsv, *args: object) -> int:
+        appended = original(self, *args)
+        self._etag = ""
+        return appended
+
+    return append
+
+
+def without_what_others_added(original: Callable) -> Callable:
+    def copy(self: MetricsCsv, upload: object) -> object:
+        made = original(self, upload)
+        self._text = b""
+        return made
+
+    return copy
+
+
+def all_are_rows(original: Callable) -> Callable:
+    return lambda event, context: original(event, context) and {"batchItemFailures": []}
+
+
+def deleted_first(original: Callable) -> Callable:
+    def drain(queues: dead_letters.Queues, missing: set) -> set:
+        class Eager:
+            def __getattr__(self, name: str) -> Callable:
+                return getattr(queues.sqs, name)
+
+            def receive_message(self, **params: object) -> dict:
+                answer = queues.sqs.receive_message(**params)
+                for message in answer.get("Messages", []):
+                    where = {"QueueUrl": params["QueueUrl"]}
+                    queues.sqs.delete_message(**where, ReceiptHandle=message["ReceiptHandle"])
+                return answer
+
+        return original(replace(queues, sqs=Eager()), missing)
+
+    return drain
+
+
+def no_row(text: str) -> None:
+    raise ValueError(f"{row_from_message(text)} is not looked at")
+
+
+def of_success(original: Callable) -> Callable:
+    def send(sqs, queue_url: str, row) -> None:
+        if row.status == "ok":
+            original(sqs, queue_url, row)
+
+    return send
+
+
+def of_another_csv(original: Callable) -> Callable:
+    """The generation is not looked at: what is as large is taken for the same."""
+
+    def open_csv(s3, bucket: str, key: str, size: int = 0, generation: str = "") -> object:
+        part = original(s3, bucket, key)
+        if part is None or not size or part.size < size:
+            return part
+        return original(s3, bucket, key, size, part.generation)
+
+    return open_csv
+
+
+NO_IF_MATCH = without("IfMatch")
+MUTATIONS: dict[str, list[Edit]] = {
     "read, modify and write, as the reference run did": [
-        Edit(
-            metrics_log.put_row,
-            "key, body = row_key(row.id), rows_to_csv([row]).encode()",
-            """
-    there = read_object(s3, bucket, CSV_KEY)
-    text = there.data.decode() if there else HEADER
-    s3.put_object(Bucket=bucket, Key=CSV_KEY, Body=(text + rows_to_csv([row])).encode())
-    return "", b""
-            """,
-        )
+        (handler, "send_row", read_modify_write),
     ],
-    "neither lease nor compare-and-swap": [NO_LEASE, NO_CONDITION],
-    "the lease alone, without compare-and-swap": [NO_CONDITION],
+    "writes of the CSV have no condition": [NO_IF_MATCH],
+    "a new CSV is written whether there is one or not": [without("IfNoneMatch")],
     "a refused write is taken for one that was done": [
-        Edit(metrics_log.put_if, "return False", "return True")
+        (MetricsCsv, "_put", suppressed()),
     ],
-    "row objects are deleted before the CSV is written": [
-        Edit(
-            metrics_log._append,
-            "        if not new",
-            "        delete_objects(s3, bucket, list(found))\n        if not new",
-        )
+    "a refused end of an upload is taken for one that was done": [
+        (MetricsCsv, "_complete", suppressed()),
+    ],
+    "what others added during a copy is left out": [
+        (MetricsCsv, "_copy", without_what_others_added),
     ],
     "the CSV is not searched for rows that are in it": [
-        Edit(metrics_log._append, "_ids_of_csv(text, bucket)", "set()")
+        (metrics_writer, "hash_of", lambda _: lambda _: handler.uuid.uuid4().bytes),
     ],
-    "the CSV is not searched again after a lost compare-and-swap": [
-        Edit(metrics_log._append, "known =", 'known = known if "known" in locals() else')
+    "rounds are not told apart": [
+        (metrics_writer, "hash_of", changed(lambda row_id: row_id._replace(round=1))),
     ],
-    "a row object is written over": [Edit(metrics_log.put_row, ', IfNoneMatch="*"', "")],
-    "rounds share row objects": [Edit(metrics_log.row_key, "{row_id.round}", "1")],
-    "no look after the lease was given back": [
-        Edit(metrics_log.append_rows, "if not pending_rows(s3, bucket, no_rows):", "if True:")
+    "runs are not told apart": [
+        (metrics_writer, "hash_of", changed(lambda row_id: row_id._replace(run_id=""))),
     ],
-    "the look comes before the lease is given back": [
-        Edit(
-            metrics_log.append_rows,
-            "time_left_s)\n",
-            "time_left_s)\n            left = pending_rows(s3, bucket, no_rows)\n",
-        ),
-        Edit(metrics_log.append_rows, "pending_rows(s3, bucket, no_rows):", "left:"),
+    "another CSV is taken for the one that is known": [
+        (metrics_writer, "open_csv", of_another_csv),
     ],
-    "row objects that come again are taken for those just appended": [
-        Edit(
-            metrics_log.append_rows,
-            "if not pending_rows(s3, bucket, no_rows):",
-            "if set(pending_rows(s3, bucket, no_rows)) <= found.keys():",
-        )
+    "the CSV is read for each batch": [(MetricsCsv, "append", forgotten_on_success)],
+    "a batch that was not written is deleted": [
+        (metrics_writer, "lambda_handler", suppressed({"batchItemFailures": []})),
     ],
-    "a page of objects that are no rows ends the look": [
-        Edit(metrics_log.pending_rows, "after = max(etags)", "return {}")
+    "rows for which there was no time are deleted": [
+        (MetricsCsv, "append", suppressed(0)),
     ],
-    "the lease is not given back": [
-        Edit(metrics_log.append_rows, "s3.delete_object(Bucket=bucket, Key=LEASE_KEY)", "pass")
+    "messages that are no rows are deleted": [
+        (metrics_writer, "lambda_handler", all_are_rows),
     ],
-    "a dead holder keeps the lease": [Edit(metrics_log._take_lease, "< LEASE_S", "< 1e9")],
-    "the age of a lease is by the caller's clock": [
-        Edit(metrics_log._take_lease, 'if "date" in headers', "if False")
-    ],
-    "whose lease it is is not read back after a refusal": [
-        Edit(metrics_log._take_lease, "== me", '== ""')
-    ],
-    "rows of pictures that failed are not appended": [
-        Edit(handler.lambda_handler, '(counts["ok"] or counts["error"])', 'counts["ok"]')
-    ],
+    "a row that could not be sent is forgotten": [(handler, "send_row", suppressed())],
+    "rows of pictures that failed are not sent": [(handler, "send_row", of_success)],
     "the wait ends with the first row": [
-        Edit(cloud_rows.wait_for_rows, "if len(found) == len(expected)", "if found")
+        (
+            cloud_rows,
+            "wait_for_rows",
+            lambda original: (
+                lambda rows, expected, *rest: original(rows, set(sorted(expected)[:1]), *rest)
+            ),
+        ),
     ],
-    "rows of other runs and rounds count": [
-        Edit(cloud_rows.wait_for_rows, "r.id in expected and ", "")
+    "rows of other rounds count": [
+        (
+            cloud_rows,
+            "id_of",
+            lambda original: lambda record: original(record)._replace(round=1),
+        ),
     ],
     "a fault of the cloud ends the wait": [
-        Edit(cloud_rows._faults_waited_out, "if isinstance(error", "if True or isinstance(error")
+        (cloud_rows, "_faults_waited_out", lambda _: contextlib.nullcontext),
     ],
     "the wait names one of the missing": [
-        Edit(cloud_rows.missing_message, "for row_id in missing)", "for row_id in missing)[:1]")
+        (cloud_rows, "missing_message", changed(lambda missing: {min(missing)})),
     ],
-    "a failure's message is deleted before its row is written": [
-        Edit(
-            dead_letters.rows_of_failures,
-            "        for row in found:\n",
-            """
-        sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
-        for row in found:
-""",
-        )
+    "a failure's message is deleted before its row is sent": [
+        (dead_letters, "drain_failure_queue", deleted_first),
+    ],
+    "rows in the failure queue are left there": [
+        (dead_letters, "row_from_message", lambda _: no_row),
     ],
 }
 
 
 @contextlib.contextmanager
 def mutated(edits: list[Edit]) -> Iterator[None]:
-    """The project's code with errors in it, in place, whoever imported it."""
-    functions = {edit.function: inspect.unwrap(edit.function) for edit in edits}
-    originals = {function: function.__code__ for function in functions.values()}
+    """The project's code with errors in it."""
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in edits]
     try:
-        for named, function in functions.items():
-            function.__code__ = _edited(function, [e for e in edits if e.function is named])
+        for owner, name, make in edits:
+            setattr(owner, name, make(getattr(owner, name)))
         yield
     finally:
-        for function, code in originals.items():
-            function.__code__ = code
-
-
-def _edited(function: Callable, edits: list[Edit]):
-    source = textwrap.dedent(inspect.getsource(function))
-    for edit in edits:
-        assert source.count(edit.old) == 1, f"{edit.old!r} is not once in {function.__name__}"
-        source = source.replace(edit.old, edit.new)
-    names = {**function.__globals__}
-    code = compile(source, function.__code__.co_filename, "exec")
-    exec(code, names)  # nosec B102 # the project's own code, with an error that stands above
-    return inspect.unwrap(names[function.__name__]).__code__
+        for owner, name, original in originals:
+            setattr(owner, name, original)

@@ -17,10 +17,11 @@ from botocore.exceptions import (
 
 from fault_model.plan import Plan
 from fault_model.schedule import Actor, Ended, Schedule
-from fault_model.services import S3, Queue, client_error
-from lambda_function.metrics_log import CSV_KEY, INPUT_PREFIX, LEASE_KEY, ROWS_PREFIX
+from fault_model.services import S3, Queues, client_error
+from lambda_function.metrics_log import CSV_KEY, INPUT_PREFIX
 
 ATTEMPTS = 5  # max_attempts of the project's clients
+WRITER_ATTEMPTS = 2  # and of the writer's
 MAX_BACKOFF_S = 20  # of botocore's standard mode
 READ_TIMEOUT_S = 20  # read_timeout of the handler's client
 LATEST_S = 60  # until a request that was given up arrives
@@ -35,31 +36,27 @@ class Retried(Exception):
 
 
 class Network:
-    def __init__(self, plan: Plan, rng: random.Random, schedule: Schedule, s3: S3, queue: Queue):
+    def __init__(self, plan: Plan, rng: random.Random, schedule: Schedule, s3: S3, queues: Queues):
         self._plan = plan
         self._rng = rng
         self._schedule = schedule
         self._s3 = s3
-        self._services = {"s3": s3, "sqs": queue}
-        self.disrupted_at = float("-inf")  # the latest disruption
+        self._services = {"s3": s3, "sqs": queues}
         self.reliable = False  # no faults any more
         self.requests: Counter[str] = Counter()  # by place
         self.refused: Counter[str] = Counter()  # conditional PUTs, by place
         self.struck: Counter[str] = Counter()  # faults, by kind
 
-    def client(self, service: str) -> "Client":
-        return Client(partial(self._request, service))
+    def client(self, service: str, attempts: int = ATTEMPTS) -> "Client":
+        return Client(partial(self._request, service, attempts))
 
-    def disrupt(self) -> None:
-        self.disrupted_at = self._schedule.now
-
-    def _request(self, service: str, operation: str, **params: object) -> dict:
-        for attempt in range(1, ATTEMPTS + 1):
+    def _request(self, service: str, attempts: int, operation: str, **params: object) -> dict:
+        for attempt in range(1, attempts + 1):
             try:
                 return self._attempt(service, operation, params)
             except Retried as problem:
                 error = problem.error
-            if attempt < ATTEMPTS:
+            if attempt < attempts:
                 backoff_s = min(self._rng.random() * 2**attempt, MAX_BACKOFF_S)
                 self._schedule.pause(backoff_s)
         raise error
@@ -78,7 +75,7 @@ class Network:
             raise
         self._fail_before(fault, operation, carry_out)
         try:
-            answer, error = carry_out(schedule.running, fault == "partial"), None
+            answer, error = carry_out(schedule.running), None
         except ClientError as refusal:
             answer, error = None, refusal
         schedule.check()  # the invariants, after the change
@@ -90,7 +87,7 @@ class Network:
         if error:
             raise error
         if fault == "torn" and "Body" in answer:
-            answer["Body"] = TornBody(self._schedule.note)
+            answer["Body"] = TornBody(answer["Body"].read(), self._schedule.note)
         return answer
 
     def _fail_before(self, fault: str, operation: str, carry_out: partial) -> None:
@@ -130,18 +127,15 @@ class Network:
         place: str,
         changes_before: int,
         sender: Actor,
-        partly: bool = False,
     ) -> dict:
         """What the service does with the request, when it arrives."""
-        who, what = sender.name, f"{operation} {_keys(params)}"
+        who, what = sender.name, f"{operation} {params.get('Key') or params.get('QueueUrl')!r}"
         conditional = "IfMatch" in params or "IfNoneMatch" in params
         try:
             if conditional and self._conflicts(params, changes_before):
+                self._s3.uploads.pop(params.get("UploadId"), None)  # it has to be begun anew
                 raise client_error("ConditionalRequestConflict", "PutObject")
-            if partly and operation == "delete_objects":
-                answer = self._delete_but_one(params)
-            else:
-                answer = getattr(self._services[service], operation)(**params)
+            answer = getattr(self._services[service], operation)(**params)
         except ClientError as error:
             self.refused[place] += conditional
             self._schedule.note(f"{what} -> {error.response['Error']['Code']}", who)
@@ -150,16 +144,9 @@ class Network:
         return answer
 
     def _conflicts(self, params: dict, changes_before: int) -> bool:
-        """Whether a conditional PUT met another change of the object and is answered 409."""
+        """Whether a conditional write met another change of the object and is answered 409."""
         changed = self._s3.changed_at.get((params["Bucket"], params["Key"]), 0)
         return changed > changes_before and self._rng.random() < self._plan.conflicts
-
-    def _delete_but_one(self, params: dict) -> dict:
-        first, *others = params["Delete"]["Objects"]
-        rest = {"Objects": others, "Quiet": True}
-        answer = self._s3.delete_objects(Bucket=params["Bucket"], Delete=rest)
-        problem = {"Key": first["Key"], "Code": "InternalError", "Message": "InternalError"}
-        return {**answer, "Errors": [problem]}
 
     def _may_still_arrive(self, operation: str, carry_out: partial) -> None:
         """The sender died while its request was under way."""
@@ -170,7 +157,6 @@ class Network:
         sender = self._schedule.running
 
         def arrive() -> None:
-            self.disrupt()
             self._schedule.note("a request that its sender gave up arrives:", sender.name)
             with contextlib.suppress(ClientError):  # nobody hears the answer
                 carry_out(sender)
@@ -194,12 +180,19 @@ class Network:
         return client_error("SlowDown" if fault == "503" else "InternalError", operation)
 
 
-class TornBody(io.BytesIO):
-    def __init__(self, note: Callable[[str], None]):
-        super().__init__()
-        self._note = note
+class TornBody(io.RawIOBase):
+    """A body that breaks off in the middle."""
 
-    def read(self, *_: int) -> bytes:
+    def __init__(self, whole: bytes, note: Callable[[str], None]):
+        super().__init__()
+        self._there, self._note = io.BytesIO(whole[: len(whole) // 2]), note
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        if count := self._there.readinto(buffer):
+            return count
         self._note("  the body breaks off")
         raise ResponseStreamingError(error="the body broke off")
 
@@ -216,41 +209,27 @@ class Client:
     def __getattr__(self, operation: str) -> partial:
         return partial(self._request, operation)
 
+    def get_paginator(self, operation: str) -> SimpleNamespace:
+        return SimpleNamespace(paginate=lambda **params: [self._request(operation, **params)])
+
 
 def _can_strike(kind: str, operation: str, actor: Actor) -> bool:
     if kind.startswith("killed"):
         return actor.mortal
-    only = {
-        "late": is_write(operation),
-        "torn": operation == "get_object",
-        "partial": operation == "delete_objects",
-    }
+    only = {"late": is_write(operation), "torn": operation == "get_object"}
     return only.get(kind, True)
 
 
 def is_write(operation: str) -> bool:
-    return operation.startswith(("put", "delete"))
-
-
-def _keys(params: dict) -> str:
-    """Of a request, as its line in a trace names them."""
-    if "Delete" in params:
-        return ", ".join(entry["Key"] for entry in params["Delete"]["Objects"])
-    return repr(params.get("Key") or params.get("Prefix", ""))
+    return operation.startswith(("put", "delete", "send", "create", "upload", "complete"))
 
 
 def place_of(operation: str, params: dict) -> str:
     """What a request is about and what it does, as in plan.PLACES."""
     verb = operation.partition("_")[0]
     if "QueueUrl" in params:
-        return f"queue {verb}"
-    if "Delete" in params or "Prefix" in params:
-        return f"rows {verb}"
-    key = params["Key"]
-    for name, about in ((CSV_KEY, "csv"), (LEASE_KEY, "lease")):
-        if key == name:
-            return f"{about} {verb}"
-    for prefix, about in ((ROWS_PREFIX, "row"), (INPUT_PREFIX, "input")):
-        if key.startswith(prefix):
-            return f"{about} {verb}"
-    return f"output {verb}"
+        return f"{params['QueueUrl']} {verb}"
+    if params["Key"] == CSV_KEY:
+        verb = {"upload_part": "part", "upload_part_copy": "copy"}.get(operation, verb)
+        return f"csv {verb}"
+    return f"input {verb}" if params["Key"].startswith(INPUT_PREFIX) else f"output {verb}"

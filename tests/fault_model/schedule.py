@@ -24,7 +24,7 @@ class Actor:
     """One process of the modelled system. `ended` says why it is gone; empty while it lives.
 
     A `mortal` one may be killed by a fault; `ends_at` is when its time is up; `said` is what it
-    printed last.
+    printed last; `environment` is what it leaves to the next one, if anything.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Actor:
         self.ends_at = ends_at
         self.ended = ""
         self.said = ""
+        self.environment: object = None
         self.thread: _Thread | None = None
 
 

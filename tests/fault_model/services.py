@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 from botocore.exceptions import ClientError
 
@@ -24,6 +23,8 @@ STATUS = {
     "ConditionalRequestConflict": 409,
     "PreconditionFailed": 412,
     "InvalidRange": 416,
+    "NoSuchUpload": 404,
+    "InvalidPart": 400,
     "InternalError": 500,
     "SlowDown": 503,
 }
@@ -54,6 +55,9 @@ class S3:
     buckets: dict[str, dict[str, StoredObject]]
     changes: int = 0  # so far, of any object
     changed_at: dict[tuple[str, str], int] = field(default_factory=dict)  # `changes` by object
+    _count: itertools.count = field(default_factory=itertools.count)
+    # Metadata and parts of the multipart uploads that are open.
+    uploads: dict[str, tuple[dict[str, str], dict[int, bytes]]] = field(default_factory=dict)
 
     def put_object(
         self,
@@ -73,48 +77,97 @@ class S3:
             raise client_error("NoSuchKey", "PutObject")
         if IfMatch is not None and IfMatch != there.etag:
             raise client_error("PreconditionFailed", "PutObject")
-        etag = f'"{hashlib.md5(Body, usedforsecurity=False).hexdigest()}"'
+        etag = _etag(Body)
         modified = self._time().replace(microsecond=0)
         self._change(Bucket, Key, StoredObject(bytes(Body), modified, dict(Metadata or {}), etag))
         return self._answer(200, ETag=etag)
 
     def get_object(self, *, Bucket: str, Key: str, Range: str | None = None) -> dict:
         there = self._there(Bucket, Key, "GetObject", "NoSuchKey")
-        body = there.body if Range is None else _part(there.body, Range)
-        status = 200 if Range is None else 206
-        return self._answer(status, **self._about(there, len(body)), Body=io.BytesIO(body))
+        if Range is None:
+            about = self._about(there, len(there.body))
+            return self._answer(200, **about, Body=io.BytesIO(there.body))
+        first, last = _bounds(there.body, Range)
+        part, size = there.body[first : last + 1], len(there.body)
+        about = self._about(there, len(part)) | {"ContentRange": f"bytes {first}-{last}/{size}"}
+        return self._answer(206, **about, Body=io.BytesIO(part))
 
     def head_object(self, *, Bucket: str, Key: str) -> dict:
         there = self._there(Bucket, Key, "HeadObject", "404")
-        answer = self._answer(200, **self._about(there, len(there.body)))
-        date = format_datetime(self._time(), usegmt=True)
-        answer["ResponseMetadata"]["HTTPHeaders"] = {"date": date}
-        return answer
+        return self._answer(200, **self._about(there, len(there.body)))
 
-    def list_objects_v2(
-        self, *, Bucket: str, Prefix: str = "", MaxKeys: int = 1000, StartAfter: str = ""
+    def list_objects_v2(self, *, Bucket: str, Prefix: str) -> dict:
+        """All on one page."""
+        keys = sorted(
+            key for key in self._bucket(Bucket, "ListObjectsV2") if key.startswith(Prefix)
+        )
+        return self._answer(200, Contents=[{"Key": key} for key in keys])
+
+    def create_multipart_upload(
+        self, *, Bucket: str, Key: str, ContentType: str = "", Metadata: dict[str, str]
     ) -> dict:
-        objects = self._bucket(Bucket, "ListObjectsV2")
-        keys = sorted(key for key in objects if key.startswith(Prefix) and key > StartAfter)
-        contents = [
-            {"Key": k, "Size": len(objects[k].body), "ETag": objects[k].etag}
-            for k in keys[:MaxKeys]
-        ]
-        found = {"Contents": contents} if contents else {}
-        truncated = len(keys) > MaxKeys
-        return self._answer(200, KeyCount=len(contents), IsTruncated=truncated, **found)
+        self._bucket(Bucket, "CreateMultipartUpload")
+        upload_id = f"upload-{next(self._count)}"
+        self.uploads[upload_id] = (dict(Metadata), {})
+        return self._answer(200, UploadId=upload_id)
+
+    def upload_part(
+        self, *, Bucket: str, Key: str, UploadId: str, PartNumber: int, Body: bytes
+    ) -> dict:
+        return self._answer(200, ETag=self._part(UploadId, PartNumber, Body, "UploadPart"))
+
+    def upload_part_copy(
+        self,
+        *,
+        Bucket: str,
+        Key: str,
+        UploadId: str,
+        PartNumber: int,
+        CopySource: dict[str, str],
+        CopySourceRange: str,
+    ) -> dict:
+        source = self._there(CopySource["Bucket"], CopySource["Key"], "UploadPartCopy", "NoSuchKey")
+        first, last = _bounds(source.body, CopySourceRange)
+        etag = self._part(UploadId, PartNumber, source.body[first : last + 1], "UploadPartCopy")
+        return self._answer(200, CopyPartResult={"ETag": etag})
+
+    def _part(self, upload_id: str, number: int, body: bytes, operation: str) -> str:
+        if upload_id not in self.uploads:
+            raise client_error("NoSuchUpload", operation)
+        self.uploads[upload_id][1][number] = bytes(body)
+        return _etag(body)
+
+    def complete_multipart_upload(
+        self,
+        *,
+        Bucket: str,
+        Key: str,
+        UploadId: str,
+        MultipartUpload: dict,
+        IfMatch: str | None = None,
+    ) -> dict:
+        there = self._bucket(Bucket, "CompleteMultipartUpload").get(Key)
+        if UploadId not in self.uploads:
+            raise client_error("NoSuchUpload", "CompleteMultipartUpload")
+        if IfMatch is not None and not there:
+            raise client_error("NoSuchKey", "CompleteMultipartUpload")
+        if IfMatch is not None and IfMatch != there.etag:
+            raise client_error("PreconditionFailed", "CompleteMultipartUpload")
+        metadata, parts = self.uploads[UploadId]
+        bodies = [parts[part["PartNumber"]] for part in MultipartUpload["Parts"]]
+        if [part["ETag"] for part in MultipartUpload["Parts"]] != [_etag(body) for body in bodies]:
+            raise client_error("InvalidPart", "CompleteMultipartUpload")
+        del self.uploads[UploadId]
+        sums = b"".join(hashlib.md5(b, usedforsecurity=False).digest() for b in bodies)
+        etag = f'"{hashlib.md5(sums, usedforsecurity=False).hexdigest()}-{len(bodies)}"'
+        modified = self._time().replace(microsecond=0)
+        self._change(Bucket, Key, StoredObject(b"".join(bodies), modified, metadata, etag))
+        return self._answer(200, ETag=etag)
 
     def delete_object(self, *, Bucket: str, Key: str) -> dict:
         self._bucket(Bucket, "DeleteObject")
         self._change(Bucket, Key, None)
         return self._answer(204)
-
-    def delete_objects(self, *, Bucket: str, Delete: dict) -> dict:
-        self._bucket(Bucket, "DeleteObjects")
-        assert Delete["Quiet"]
-        for entry in Delete["Objects"]:
-            self._change(Bucket, entry["Key"], None)
-        return self._answer(200)
 
     def _bucket(self, name: str, operation: str) -> dict[str, StoredObject]:
         if name not in self.buckets:
@@ -151,50 +204,96 @@ class S3:
         return {"ResponseMetadata": {"HTTPStatusCode": status}, **fields}
 
 
-def _part(body: bytes, wanted: str) -> bytes:
-    """Of `bytes=<first>-<last>`."""
-    first, last = map(int, wanted.removeprefix("bytes=").split("-"))
-    if first >= len(body):
+def _etag(body: bytes) -> str:
+    return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+
+
+def _bounds(body: bytes, wanted: str) -> tuple[int, int]:
+    """The first and the last byte of `bytes=<first>-<last>`; without a last one, to the end."""
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    if int(first) >= len(body):
         raise client_error("InvalidRange", "GetObject")
-    return body[first : last + 1]
+    return int(first), min(int(last or len(body)), len(body) - 1)
 
 
 @dataclass
 class Queue:
-    """SQS, of one queue: a message that was received and not deleted comes again."""
+    """One queue of SQS: a message that was received and not deleted comes again, and when that was
+    too often, it goes to the failure queue. `on_delete` is called with what is deleted."""
 
     now_s: Callable[[], float]
     rng: random.Random
+    on_send: Callable[["Message"], None] = lambda _: None
+    on_delete: Callable[["Message"], None] = lambda _: None
+    failures: "Queue | None" = None
+    max_receives: int = 0
     messages: list["Message"] = field(default_factory=list)
     _count: itertools.count = field(default_factory=itertools.count)
 
     def send(self, body: str) -> None:
-        self.messages.append(Message(f"m{next(self._count)}", body))
+        message = Message(f"m{next(self._count)}", body)
+        self.messages.append(message)
+        self.on_send(message)
 
-    def receive_message(
-        self,
-        *,
-        QueueUrl: str,
-        MaxNumberOfMessages: int,
-        WaitTimeSeconds: int,
-        VisibilityTimeout: int,
-    ) -> dict:
+    def take(self, most: int, visibility_s: float) -> list["Message"]:
         """Some of the messages that are not hidden, in no order, as SQS promises no more."""
         visible = [message for message in self.messages if message.hidden_until <= self.now_s()]
         self.rng.shuffle(visible)
-        handed_out = visible[: self.rng.randint(1, MaxNumberOfMessages)]
-        for message in handed_out:
-            message.hidden_until = self.now_s() + VisibilityTimeout
-        entries = [{"MessageId": m.id, "ReceiptHandle": m.id, "Body": m.body} for m in handed_out]
+        taken = []
+        for message in visible[: self.rng.randint(1, most)]:
+            if self.failures and message.received >= self.max_receives:
+                self.messages.remove(message)
+                self.failures.send(message.body)
+                continue
+            message.received += 1
+            message.hidden_until = self.now_s() + visibility_s
+            taken.append(message)
+        return taken
+
+    def delete(self, message_id: str) -> None:
+        for message in self.messages:
+            if message.id == message_id:
+                self.messages.remove(message)
+                self.on_delete(message)
+                return
+
+    def send_message(self, *, MessageBody: str) -> dict:
+        self.send(MessageBody)
+        return {}
+
+    def receive_message(
+        self, *, MaxNumberOfMessages: int, WaitTimeSeconds: int, VisibilityTimeout: int
+    ) -> dict:
+        taken = self.take(MaxNumberOfMessages, VisibilityTimeout)
+        entries = [{"MessageId": m.id, "ReceiptHandle": m.id, "Body": m.body} for m in taken]
         return {"Messages": entries} if entries else {}
 
-    def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> dict:
-        self.messages = [message for message in self.messages if message.id != ReceiptHandle]
+    def delete_message(self, *, ReceiptHandle: str) -> dict:
+        self.delete(ReceiptHandle)
         return {}
+
+    def get_queue_attributes(self, *, AttributeNames: list[str]) -> dict:
+        visible = sum(message.hidden_until <= self.now_s() for message in self.messages)
+        counts = (visible, len(self.messages) - visible)
+        return {"Attributes": dict(zip(AttributeNames, map(str, counts), strict=True))}
+
+
+@dataclass
+class Queues:
+    """SQS: queues by URL."""
+
+    by_url: dict[str, Queue]
+
+    def __getattr__(self, operation: str) -> Callable[..., dict]:
+        def call(*, QueueUrl: str, **params: object) -> dict:
+            return getattr(self.by_url[QueueUrl], operation)(**params)
+
+        return call
 
 
 @dataclass
 class Message:
     id: str
     body: str
+    received: int = 0
     hidden_until: float = 0.0

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import jpeg
-from rows import row
 
 from lambda_function.cloud import find_buckets, make_client
-from lambda_function.metrics_log import CSV_KEY, LEASE_KEY, row_key
+from lambda_function.metrics_log import CSV_KEY, SMOKE_TEST_KEY
 from metrics.common.cli import UserError
 from metrics.common.paths import CHART_NAMES, PROJECT
 from metrics.run.cleaning import clean_cloud, cloud_leftovers, list_keys
@@ -235,18 +234,15 @@ FOREIGN_KEYS = {
     OUT: [
         *("processed/mine.jpg", "processed/a.jpg.jpg", "processed/sub/a.jpg", "processed/"),
         *("input/a.jpg", "metrics/notes.txt", "metrics/lambda_metrics.csv.bak"),
-        *("metrics/lambda_metrics.lease2", "other/metrics/lambda_metrics.csv"),
-        *("metrics/rows/run-1/notes.txt", "metrics/rows/run-1/1/notes.txt", "metrics/rows/run-1/"),
-        *(row_key(row("a.jpg", run_id="run-10").id), row_key(row("a.jpg", run_id="mine").id)),
-        *(row_key(row("a.jpg", run_id="run-1").id) + "0", "metrics/rows/run-1/0/" + "a" * 32),
-        *("metrics/rows/run-1/1/sub/" + "a" * 32, "metrics/manifests/run-1.json.bak"),
+        *("metrics/smoke_test.csv.bak", "other/metrics/lambda_metrics.csv"),
+        *("metrics/rows/run-1/notes.txt", "metrics/manifests/run-1.json.bak"),
     ],
 }
 
 
 def fill_with_a_run(s3, buckets, pictures: list) -> None:
     upload_images(s3, buckets, pictures, "run-1")
-    put(s3, OUT, [row_key(row("a.jpg", run_id="run-1").id), CSV_KEY, LEASE_KEY])
+    put(s3, OUT, [CSV_KEY, SMOKE_TEST_KEY])
     put(s3, OUT, ["processed/a.jpg", "processed/sub/b +%2B ü.png.jpg"])
 
 
@@ -255,15 +251,15 @@ def test_foreign_objects_survive_and_all_that_a_run_recorded_goes(s3, buckets, p
         put(s3, bucket, keys)
     before = stored(s3)
     fill_with_a_run(s3, buckets, pictures)
-    assert len(stored(s3)[OUT]) == len(before[OUT]) + 6
+    assert len(stored(s3)[OUT]) == len(before[OUT]) + 5
     clean_cloud(s3, buckets)
     assert stored(s3) == before
 
 
 def test_without_a_manifest_nothing_is_deleted(s3, buckets):
-    put(s3, OUT, [CSV_KEY, LEASE_KEY])
+    put(s3, OUT, [CSV_KEY, SMOKE_TEST_KEY])
     clean_cloud(s3, buckets)
-    assert stored(s3) == {IN: set(), OUT: {CSV_KEY, LEASE_KEY}}
+    assert stored(s3) == {IN: set(), OUT: {CSV_KEY, SMOKE_TEST_KEY}}
 
 
 def manifest(run_id: object = "run-1", **changes: object) -> bytes:
@@ -302,7 +298,7 @@ NO_MANIFESTS = {
 @pytest.mark.parametrize("body", NO_MANIFESTS.values(), ids=NO_MANIFESTS)
 def test_what_is_no_manifest_of_ours_is_left_alone_with_all_it_names(s3, buckets, capsys, body):
     put(s3, IN, ["input/mine.jpg", "mine.jpg", "input/../mine.jpg", "input//mine.jpg"])
-    put(s3, OUT, ["processed/mine.jpg", CSV_KEY, row_key(row("mine.jpg", run_id="run-1").id)])
+    put(s3, OUT, ["processed/mine.jpg", CSV_KEY])
     s3.put_object(Bucket=OUT, Key="metrics/manifests/run-1.json", Body=body)
     before = stored(s3)
     clean_cloud(s3, buckets)
@@ -337,7 +333,7 @@ def test_a_manifest_of_very_many_pictures_asks_for_no_more_deletions_than_there_
     body = manifest_bytes("run-2", 1, many)
     s3.put_object(Bucket=OUT, Key="metrics/manifests/run-2.json", Body=body)
     found = cloud_leftovers(s3, buckets)
-    assert len(found) == 2 + 6 + 1
+    assert len(found) == 2 + 5 + 1
     requests = []
     s3.meta.events.register("before-call.s3.DeleteObjects", lambda **_: requests.append(1))
     clean_cloud(s3, buckets)
@@ -348,7 +344,7 @@ def test_a_manifest_of_very_many_pictures_asks_for_no_more_deletions_than_there_
 def test_manifests_are_deleted_last_so_that_an_interrupted_clean_is_repeated(s3, buckets, pictures):
     fill_with_a_run(s3, buckets, pictures)
     keys = [key for _, key in cloud_leftovers(s3, buckets)]
-    assert len(keys) == 8
+    assert len(keys) == 7
     assert keys[-1] == "metrics/manifests/run-1.json"
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import LIMIT_S, children, until
-from test_lambda_runtime import Cloud
+from rows import waited_rows
+from test_lambda_service import Cloud
 
 from lambda_function.cloud import find_buckets, make_client
 from lambda_function.deploy import package_for, parameters_of_this_machine
@@ -33,7 +34,6 @@ from lambda_function.emulator.cpu_quota import (
 )
 from lambda_function.metrics_log import RowId
 from lambda_function.stack.change_sets import deploy, find_site, own_stack, parameters_for
-from metrics.collect.cloud_rows import wait_for_rows
 from metrics.common import machine
 from metrics.common.paths import PROJECT
 
@@ -387,7 +387,7 @@ def test_rows_of_a_small_function_show_its_share():
                 Body=picture.getvalue(),
                 Metadata={"run-id": "small", "round": "1"},
             )
-        rows = wait_for_rows(s3, buckets.output, expected, LIMIT_S)
+        rows = waited_rows(s3, buckets.output, expected, LIMIT_S)
     assert {(row.status, row.memory_mb) for row in rows} == {("ok", 512)}
     shares = [row.cpu_ms / row.proc_ms for row in rows]
     # 0.29 but for a quota at each end; others on the machine can only take from it.

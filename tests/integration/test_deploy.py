@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import jpeg
 from processes import hear_ctrl_c
+from rows import waited_rows
 
 from lambda_function.cloud import Cloud, find_buckets, find_stack, make_client
 from lambda_function.deploy import LAMBDA_PYTHONS, main
@@ -29,8 +30,7 @@ from lambda_function.stack.change_sets import (
 )
 from lambda_function.stack.package import THIS_PYTHON, build_zip
 from lambda_function.stack.removal import leftovers, versions
-from lambda_function.stack.smoke_test import fire_canary
-from metrics.collect.cloud_rows import wait_for_rows
+from lambda_function.stack.smoke_test import run_smoke_test
 from metrics.common.cli import UserError
 from metrics.common.paths import PROJECT as PROJECT_FOLDER
 
@@ -125,20 +125,20 @@ def test_create_run_status_update_and_delete_work_and_leave_nothing(cloud, deplo
     out = capsys.readouterr().out
     for name, resource in template()["Resources"].items():
         assert re.search(rf"Add +{name} +{resource['Type']}\n", out)
-    assert "the trigger fires" in out
+    assert "the smoke test's row was there" in out
     s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
-    assert [*versions(s3, buckets.input), *versions(s3, buckets.output)] == []  # no smoke_test
+    assert [*versions(s3, buckets.input), *versions(s3, buckets.output)] == []  # of the smoke test
 
     metadata = {"run-id": "r", "round": "1"}
     s3.put_object(Bucket=buckets.input, Key="input/a.jpg", Body=jpeg(), Metadata=metadata)
-    (row,) = wait_for_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
+    (row,) = waited_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
     assert (row.status, row.memory_mb) == ("ok", 1769)
 
     assert deploy("update", "--memory", "3008", "--log-retention-days", "7", "--yes") == 0
     out = capsys.readouterr().out
     assert "MemorySize = 3008 (now 1769)" in out
     changed = re.findall(r"^  Modify +(\w+)", out, re.MULTILINE)
-    assert sorted(changed) == ["Function", "LogGroup"]
+    assert sorted(changed) == ["Function", "LogGroup", "WriterLogGroup"]
     assert deploy("create", "--yes") == 0  # a flag that is not given leaves it as it is
     out = capsys.readouterr().out
     assert "MemorySize = 3008\n" in out
@@ -165,7 +165,7 @@ def test_creating_again_changes_nothing_and_asks_nobody(standing, answer, capsys
     assert script(standing)("create") == 0
     out = capsys.readouterr().out
     assert "Modify" not in out
-    assert "the trigger fires" in out
+    assert "the smoke test's row was there" in out
     assert stack_of(standing)["StackStatus"] == "CREATE_COMPLETE"
 
 
@@ -192,12 +192,14 @@ def test_everything_that_can_bear_tags_bears_those_of_project_and_stack(standing
     for part in ("-input-", "-output-", "-code-", ":log-group:", ":sqs:", ":lambda:", ":stack/"):
         assert any(part in name for name in tagged), part
     resources = site.cloudformation.list_stack_resources(StackName=standing.stack)
-    (role,) = [
+    roles = [
         r["PhysicalResourceId"]
         for r in resources["StackResourceSummaries"]
         if r["ResourceType"] == "AWS::IAM::Role"
     ]
-    assert sts.list_role_tags(RoleName=role)["Tags"] == site.tags
+    assert len(roles) == 2
+    for role in roles:
+        assert sts.list_role_tags(RoleName=role)["Tags"] == site.tags
     assert template()["Parameters"]["Project"]["Default"] == PROJECT
 
 
@@ -430,7 +432,7 @@ def test_a_state_that_has_to_end_first_is_named_with_the_next_step(state, named,
     assert state in str(caught.value)
 
 
-# --- the smoke test -----------------------------------------------------------------------------
+# --- the smoke test ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -449,22 +451,21 @@ def trigger(standing) -> Iterator[Callable[[bool], None]]:
     switch(True)
 
 
-def test_the_canary_finds_a_trigger_that_does_not_fire_and_leaves_nothing(
+def test_the_smoke_test_finds_a_trigger_that_does_not_fire_and_leaves_nothing(
     standing, trigger, capsys, monkeypatch
 ):
     s3, buckets = make_client(standing, "s3"), find_buckets(standing)
     trigger(False)
     monkeypatch.setattr(smoke_test, "LIMIT_S", 0.2)
     assert script(standing)("create", "--yes") == 1
-    assert (
-        f"no output of the smoke test s3://{buckets.input}/input/smoke_test-"
-        in capsys.readouterr().err
-    )
+    assert f"no output of the smoke test's s3://{buckets.input}/input/" in capsys.readouterr().err
     left = [version["Key"] for bucket in vars(buckets).values() for version in versions(s3, bucket)]
-    assert not any("smoke_test" in key for key in left)
+    assert not any("smoke" in key for key in left)
 
 
-def test_the_canary_is_put_again_until_the_notification_is_in_force(standing, trigger, monkeypatch):
+def test_its_picture_is_put_again_until_the_notification_is_in_force(
+    standing, trigger, monkeypatch
+):
     s3, buckets = make_client(standing, "s3"), find_buckets(standing)
     trigger(False)
     puts = []
@@ -481,18 +482,40 @@ def test_the_canary_is_put_again_until_the_notification_is_in_force(standing, tr
             s3.put_object(**request)
 
     monkeypatch.setattr(smoke_test, "PUT_AGAIN_S", 0.1)
-    fire_canary(Late(), buckets)
+    run_smoke_test(Late(), buckets)
     assert len(puts) >= 3
     assert len(set(puts)) == 1
 
 
-def test_the_canary_leaves_no_row(standing):
+def test_the_smoke_test_leaves_no_row_among_those_of_runs(standing):
     s3, buckets = make_client(standing, "s3"), find_buckets(standing)
-    s3.put_object(
-        Bucket=buckets.input, Key="input/a.jpg", Body=jpeg(), Metadata={"run-id": "r", "round": "1"}
+    run_smoke_test(s3, buckets)
+    metadata = {"run-id": "r", "round": "1"}
+    s3.put_object(Bucket=buckets.input, Key="input/a.jpg", Body=jpeg(), Metadata=metadata)
+    waited_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
+    assert b"smoke" not in read_object(s3, buckets.output, CSV_KEY).data
+
+
+def test_a_permission_of_the_writer_that_is_missing_fails_the_smoke_test(standing, monkeypatch):
+    """As would an SDK without If-Match: the row does not come."""
+    s3, buckets = make_client(standing, "s3"), find_buckets(standing)
+    iam = make_client(standing, "iam")
+    resources = make_client(standing, "cloudformation").describe_stack_resource(
+        StackName=standing.stack, LogicalResourceId="WriterRole"
     )
-    wait_for_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
-    assert b"smoke_test" not in read_object(s3, buckets.output, CSV_KEY).data
+    where = {
+        "RoleName": resources["StackResourceDetail"]["PhysicalResourceId"],
+        "PolicyName": "metrics-writer",
+    }
+    policy = iam.get_role_policy(**where)["PolicyDocument"]
+    left = [s for s in policy["Statement"] if s["Sid"] != "AppendRows"]
+    iam.put_role_policy(**where, PolicyDocument=json.dumps(policy | {"Statement": left}))
+    monkeypatch.setattr(smoke_test, "LIMIT_S", 3)
+    try:
+        with pytest.raises(UserError, match="no row of the smoke test's"):
+            run_smoke_test(s3, buckets)
+    finally:
+        iam.put_role_policy(**where, PolicyDocument=json.dumps(policy))
 
 
 # --- delete --------------------------------------------------------------------------------------
@@ -643,7 +666,7 @@ def test_the_rehearsal_of_the_readme_works_against_an_empty_embedded_cloud(
         server.communicate(timeout=LIMIT_S)
 
 
-def test_no_client_is_made_but_by_the_one_factory_and_the_handler():
+def test_no_client_is_made_but_by_the_one_factory_and_the_functions():
     made = re.compile(r"boto3\.(?:client|resource)\(|Session\(|\.client\(")
     found = {
         path.relative_to(PROJECT_FOLDER).as_posix()
@@ -651,7 +674,8 @@ def test_no_client_is_made_but_by_the_one_factory_and_the_handler():
         if path.relative_to(PROJECT_FOLDER).parts[0] not in ("tests", ".venv")
         and made.search(path.read_text())
     }
-    assert found == {"lambda_function/cloud.py", "lambda_function/handler.py"}
+    functions = {"lambda_function/handler.py", "lambda_function/metrics_writer.py"}
+    assert found == {"lambda_function/cloud.py", *functions}
 
 
 @pytest.mark.parametrize(

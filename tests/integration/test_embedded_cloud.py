@@ -18,6 +18,7 @@ import yaml
 from botocore.exceptions import ClientError
 from conftest import jpeg
 from processes import LIMIT_S, alive, descendants, tcp_sockets, until
+from rows import waited_rows
 
 from lambda_function.cloud import Cloud, find_buckets, make_client, stack_outputs
 from lambda_function.embedded_cloud import embedded_cloud
@@ -25,12 +26,9 @@ from lambda_function.metrics_log import (
     CSV_KEY,
     HEADER,
     RowId,
-    is_missing,
-    pending_rows,
     read_object,
     rows_from_csv,
 )
-from metrics.collect.cloud_rows import wait_for_rows
 from metrics.common.paths import PROJECT
 
 SCRIPT = PROJECT / "lambda_function" / "embedded_cloud.py"
@@ -140,7 +138,7 @@ def test_a_put_leads_to_an_output_and_a_row(embedded):
     key = "sub/a b+c%20ü.jpg"
     s3.put_object(Bucket=buckets.input, Key=f"input/{key}", Body=jpeg(), Metadata=metadata)
     expected = RowId("embedded-1", 1, key)
-    (row,) = wait_for_rows(s3, buckets.output, {expected}, LIMIT_S)
+    (row,) = waited_rows(s3, buckets.output, {expected}, LIMIT_S)
     assert (row.status, row.environment, row.memory_mb) == ("ok", "embedded", 1769)
     assert read_object(s3, buckets.output, f"processed/{key}")
 
@@ -229,7 +227,7 @@ def test_each_invocation_leaves_a_report_in_the_log_group_of_the_function(embedd
     s3, buckets = make_client(embedded, "s3"), find_buckets(embedded)
     metadata = {"run-id": "embedded-2", "round": "1"}
     s3.put_object(Bucket=buckets.input, Key="input/log.jpg", Body=jpeg(), Metadata=metadata)
-    wait_for_rows(s3, buckets.output, {RowId("embedded-2", 1, "log.jpg")}, LIMIT_S)
+    waited_rows(s3, buckets.output, {RowId("embedded-2", 1, "log.jpg")}, LIMIT_S)
     logs = make_client(embedded, "logs")
     group = stack_outputs(make_client(embedded, "cloudformation"), embedded.stack)["LogGroupName"]
     events = until(
@@ -351,7 +349,7 @@ def process_one(cloud: Cloud) -> None:
     s3, buckets = make_client(cloud, "s3"), find_buckets(cloud)
     metadata = {"run-id": "r", "round": "1"}
     s3.put_object(Bucket=buckets.input, Key="input/a.jpg", Body=jpeg(), Metadata=metadata)
-    wait_for_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
+    waited_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
 
 
 def test_any_number_of_signals_at_once_ends_the_service():
@@ -442,7 +440,3 @@ def test_the_stand_in_client_gives_the_same_rows(tmp_path):
         s3, bucket = make_client(cloud, "s3"), find_buckets(cloud).output
         (row,) = rows_from_csv(read_object(s3, bucket, CSV_KEY).data.decode().removeprefix(HEADER))
         assert (row.image_key, row.status) == ("a.jpg", "ok")
-        assert pending_rows(s3, bucket) == {}
-        with pytest.raises(ClientError) as missing:
-            s3.head_object(Bucket=bucket, Key="metrics/lambda_metrics.lease")
-        assert is_missing(missing.value)

@@ -9,7 +9,7 @@ from end_to_end import problems_of_campaign, problems_of_rows
 from rows import row
 
 from lambda_function.embedded_cloud import embedded_cloud, main
-from lambda_function.emulator.faults import KINDS, OF_FUNCTIONS, Faults, parse_faults
+from lambda_function.emulator.faults import KINDS, OF_FUNCTIONS, Faults, Mishap, parse_faults
 from onprem_images.dataset import Picture
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -38,10 +38,12 @@ def test_every_kind_happens_and_no_other_than_those_that_were_chosen():
     of_requests(faults)
     for number in range(500):
         faults.waits_of_event(f"key {number}")
+        faults.of_batch("rows")
     assert set(faults.happened) == set(KINDS)
     only = armed(1, "kill")
     of_requests(only)
     assert [only.waits_of_event(f"key {number}") for number in range(500)] == [[0.0]] * 500
+    assert {only.of_batch("rows") for _ in range(500)} == {Mishap()}
     assert set(only.happened) == {"kill"}
 
 

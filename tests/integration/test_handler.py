@@ -3,9 +3,8 @@
 import hashlib
 import io
 import json
-import math
+import os
 import posixpath
-import time
 from types import SimpleNamespace
 from urllib.parse import quote_plus
 
@@ -17,20 +16,10 @@ from conftest import jpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rows import row
 
 from lambda_function import handler
 from lambda_function.image_transform import measure_transform, output_name, transform_image
-from lambda_function.metrics_log import (
-    CSV_KEY,
-    HEADER,
-    ROWS_PREFIX,
-    pending_rows,
-    put_row,
-    read_object,
-    row_key,
-    rows_from_csv,
-)
+from lambda_function.metrics_log import read_object, row_from_message
 
 IN, OUT = "input-bucket", "output-bucket"
 METADATA = {"run-id": "run-1", "round": "1"}
@@ -54,7 +43,10 @@ def context(remaining_ms: int = 60_000) -> SimpleNamespace:
 def invoke(s3, monkeypatch):
     """Put pictures, by key, and call the handler with one event that tells of them."""
     monkeypatch.setenv("OUTPUT_BUCKET", OUT)
-    monkeypatch.setattr(handler, "s3_client", lambda: s3)
+    monkeypatch.setenv(
+        "ROWS_QUEUE_URL", boto3.client("sqs").create_queue(QueueName="rows")["QueueUrl"]
+    )
+    monkeypatch.setattr(handler, "client", lambda service: s3 if service == "s3" else sqs())
 
     def call(pictures: dict[str, bytes], *, metadata=METADATA, lambda_context=None) -> dict:
         for key, data in pictures.items():
@@ -65,9 +57,18 @@ def invoke(s3, monkeypatch):
     return call
 
 
-def rows_in(s3) -> list:
-    stored = read_object(s3, OUT, CSV_KEY)
-    return rows_from_csv(stored.data.decode().removeprefix(HEADER)) if stored else []
+def sqs():
+    return boto3.client("sqs")
+
+
+def sent_rows() -> list:
+    """The rows that were sent to the queue since the last call."""
+    found, url = [], sqs().get_queue_url(QueueName="rows")["QueueUrl"]
+    while messages := sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            found.append(row_from_message(message["Body"]))
+            sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return found
 
 
 KEYS = [
@@ -92,7 +93,7 @@ def test_a_picture_of_any_name_becomes_an_output_and_one_row(s3, invoke, name):
     output = s3.get_object(Bucket=OUT, Key=f"processed/{name}")
     assert output["Body"].read() == transform_image(picture)
     assert output["ContentType"] == "image/jpeg"
-    (row,) = rows_in(s3)
+    (row,) = sent_rows()
     assert (row.image_key, row.run_id, row.round, row.status) == (name, "run-1", 1, "ok")
 
 
@@ -106,7 +107,7 @@ def test_the_row_says_what_was_done(s3, invoke, monkeypatch):
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769")
     picture = jpeg(900, 700)
     invoke({"input/a.jpg": picture})
-    (row,) = rows_in(s3)
+    (row,) = sent_rows()
     output = transform_image(picture)
     assert (row.orig_size, row.new_size) == (len(picture), len(output))
     assert (row.source, row.environment, row.memory_mb) == ("cloud", "aws", 1769)
@@ -136,7 +137,7 @@ def test_the_round_comes_from_the_upload_and_is_1_elsewhere(metadata, number):
 
 def test_a_picture_that_cannot_be_read_is_an_error_row_and_no_failure(s3, invoke):
     assert invoke({"input/bad.jpg": b"no picture"})["error"] == 1
-    (row,) = rows_in(s3)
+    (row,) = sent_rows()
     assert (row.status, row.new_size, row.output_sha256) == ("error", 0, "")
     assert row.error.startswith("UnreadableImage: ")
     assert read_object(s3, OUT, "processed/bad.jpg") is None
@@ -145,27 +146,28 @@ def test_a_picture_that_cannot_be_read_is_an_error_row_and_no_failure(s3, invoke
 def test_every_record_of_an_event_gets_a_row(s3, invoke):
     counts = invoke({"input/a.jpg": jpeg(), "input/b.jpg": b"bad", "input/c.jpg": jpeg(99, 9)})
     assert (counts["ok"], counts["error"]) == (2, 1)
-    assert sorted(row.image_key for row in rows_in(s3)) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert sorted(row.image_key for row in sent_rows()) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_only_the_first_picture_of_an_environment_is_a_cold_start(s3, invoke, monkeypatch):
     monkeypatch.setattr(handler, "_is_cold", True)
     invoke({"input/a.jpg": jpeg(), "input/b.jpg": jpeg()})
     invoke({"input/c.jpg": jpeg()})
-    cold = {row.image_key: row.cold_start for row in rows_in(s3)}
+    cold = {row.image_key: row.cold_start for row in sent_rows()}
     assert cold == {"a.jpg": True, "b.jpg": False, "c.jpg": False}
 
 
-def test_a_duplicate_event_makes_no_second_row(s3, invoke):
-    invoke({"input/a.jpg": jpeg()})
-    first = rows_in(s3)
-    invoke({"input/a.jpg": jpeg()})
-    assert rows_in(s3) == first
+def test_a_row_that_cannot_be_sent_fails_the_invocation_so_that_it_is_retried(
+    s3, invoke, monkeypatch
+):
+    monkeypatch.setenv("ROWS_QUEUE_URL", os.environ["ROWS_QUEUE_URL"] + "-gone")
+    with pytest.raises(ClientError, match="NonExistentQueue"):
+        invoke({"input/a.jpg": jpeg()})
 
 
 def test_an_object_that_no_run_uploaded_belongs_to_no_run(s3, invoke):
     invoke({"input/a.jpg": jpeg()}, metadata={})
-    assert rows_in(s3)[0].run_id == handler.NO_RUN
+    assert sent_rows()[0].run_id == handler.NO_RUN
 
 
 class AnyKey:
@@ -195,7 +197,7 @@ def test_no_output_leaves_its_prefix_whatever_the_key(image_key, prefix):
     s3 = AnyKey()
     event = record(prefix + image_key)
     if not handler.refusal(event, OUT):
-        row, _ = handler.process_record(s3, event, OUT, False, "request")
+        row = handler.process_record(s3, event, OUT, False, "request")
         assert row.status == "ok"
         assert s3.written == [f"processed/{output_name(row.image_key)}"]
     for key in s3.written:
@@ -215,7 +217,7 @@ def test_a_file_that_is_too_large_is_not_read_and_keeps_its_size(s3, invoke, mon
     picture = jpeg()
     monkeypatch.setattr(handler, "MAX_BYTES", len(picture) - 1)
     assert invoke({"input/a.jpg": picture})["error"] == 1
-    (row,) = rows_in(s3)
+    (row,) = sent_rows()
     assert (row.orig_size, row.error) == (len(picture), measure_transform(None).error)
 
 
@@ -348,7 +350,7 @@ JSON = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_event_something_is_counted_and_nothing_raised(s3, invoke, event):
     counts = handler.lambda_handler(event, context())
-    counted = sum(n for name, n in counts.items() if name not in ("reasons", "appended"))
+    counted = sum(n for name, n in counts.items() if name != "reasons")
     assert counted == sum(counts["reasons"].values()) + counts["test"] + counts["gone"] > 0
 
 
@@ -360,7 +362,7 @@ def test_in_a_mixed_event_the_good_are_done_and_the_others_refused_by_name(s3, i
     counts = handler.lambda_handler({"Records": [*records, record("input/b.jpg")]}, context())
     assert (counts["ok"], counts["refused"], counts["gone"]) == (2, 3, 1)
     assert list(counts["reasons"].values()) == [2, 1]
-    assert [row.image_key for row in rows_in(s3)] == ["a.jpg", "b.jpg"]
+    assert sorted(row.image_key for row in sent_rows()) == ["a.jpg", "b.jpg"]
 
 
 def test_an_object_that_is_gone_is_said_to_be_and_not_tried_again(s3, invoke, capsys):
@@ -378,16 +380,20 @@ def test_a_fault_of_s3_fails_the_invocation_so_that_it_is_retried_once_the_other
     other = record("input/a.jpg", bucket="no-such-bucket")
     with pytest.raises(ClientError, match="NoSuchBucket"):
         handler.lambda_handler({"Records": [other, record("input/a.jpg")]}, context())
-    assert [row.image_key for row in rows_in(s3)] == ["a.jpg"]
+    assert [row.image_key for row in sent_rows()] == ["a.jpg"]
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["ok"] == 1
 
 
-def test_a_row_waits_for_the_next_invocation_when_the_time_is_almost_up(s3, invoke):
-    invoke({"input/a.jpg": jpeg()}, lambda_context=context(remaining_ms=1000))
-    assert rows_in(s3) == []
-    assert len(pending_rows(s3, OUT)) == 1
-    invoke({"input/b.jpg": jpeg()})
-    assert {row.image_key for row in rows_in(s3)} == {"a.jpg", "b.jpg"}
+def test_a_fault_of_sqs_fails_the_invocation_once_the_others_are_done(s3, invoke, monkeypatch):
+    real, left = handler.send_row, [False, True]
+
+    def fail_once(*args: object) -> None:
+        real(args[0], args[1] if left.pop() is False else "no queue", args[2])
+
+    monkeypatch.setattr(handler, "send_row", fail_once)
+    with pytest.raises(ClientError, match="SendMessage"):
+        invoke({"input/a.jpg": jpeg(), "input/b.jpg": jpeg()})
+    assert [row.image_key for row in sent_rows()] == ["b.jpg"]
 
 
 def test_one_json_line_is_logged_and_never_the_event(s3, invoke, capsys):
@@ -400,66 +406,6 @@ def test_one_json_line_is_logged_and_never_the_event(s3, invoke, capsys):
 def test_other_bytes_than_were_listed_are_an_error_row(s3, invoke):
     listed = METADATA | {"sha256": hashlib.sha256(jpeg(colour="red")).hexdigest()}
     invoke({"input/a.jpg": jpeg()}, metadata=listed)
-    (row,) = rows_in(s3)
+    (row,) = sent_rows()
     assert (row.status, row.error) == ("error", "ChangedPicture: not the bytes that were listed")
     assert s3.list_objects_v2(Bucket=OUT, Prefix="processed/")["KeyCount"] == 0
-
-
-# --- when rows are appended -----------------------------------------------------------------------
-
-
-def test_a_busy_environment_leaves_its_rows_to_a_later_append(s3, invoke, monkeypatch):
-    monkeypatch.setattr(handler, "_last_append", -math.inf)
-    many = METADATA | {"followers": "100"}
-    invoke({"input/first.jpg": jpeg()}, metadata=many)
-    assert [row.image_key for row in rows_in(s3)] == ["first.jpg"]
-    invoke({"input/second.jpg": jpeg()}, metadata=many)
-    assert len(rows_in(s3)) == 1
-    assert len(pending_rows(s3, OUT)) == 1
-    later = handler._last_append + handler.APPEND_EVERY_S
-    monkeypatch.setattr(handler.time, "monotonic", lambda: later)
-    invoke({"input/third.jpg": jpeg()}, metadata=many)
-    assert {row.image_key for row in rows_in(s3)} == {"first.jpg", "second.jpg", "third.jpg"}
-    assert pending_rows(s3, OUT) == {}
-
-
-def test_the_time_left_goes_by_the_monotonic_clock_whatever_the_context_says(
-    s3, invoke, monkeypatch
-):
-    """The context of Lambda's runtime client goes by the wall clock, which may be set back."""
-    left = []
-
-    def append(s3, bucket, time_left_s, *_, **__) -> int:
-        left.append(time_left_s())
-        lambda_context.get_remaining_time_in_millis = lambda: 3_600_000
-        left.append(time_left_s())
-        return 0
-
-    lambda_context = context(remaining_ms=60_000)
-    monkeypatch.setattr(handler, "append_rows", append)
-    invoke({"input/a.jpg": jpeg()}, lambda_context=lambda_context)
-    assert 60 >= left[0] >= left[1]
-
-
-def test_an_append_reads_the_rows_of_other_environments_only(s3, invoke, monkeypatch):
-    many = METADATA | {"followers": "100"}
-    monkeypatch.setattr(handler, "_last_append", time.monotonic())
-    invoke({"input/own.jpg": jpeg()}, metadata=many)
-    put_row(s3, OUT, row("other.jpg"))
-    read = []
-    s3.meta.events.register(
-        "provide-client-params.s3.GetObject", lambda params, **_: read.append(params["Key"])
-    )
-    monkeypatch.setattr(handler, "_last_append", -math.inf)
-    invoke({"input/last.jpg": jpeg()}, metadata=many)
-    rows_read = [key for key in read if key.startswith(ROWS_PREFIX)]
-    assert rows_read == [row_key(row("other.jpg").id)]
-    assert {r.image_key for r in rows_in(s3)} == {"own.jpg", "other.jpg", "last.jpg"}
-    assert handler._own_rows == {}
-
-
-@pytest.mark.parametrize("facts", [{}, {"followers": "0"}, {"followers": "7"}])
-def test_what_may_be_the_last_of_a_pass_is_appended_at_once(s3, invoke, monkeypatch, facts):
-    monkeypatch.setattr(handler, "_last_append", time.monotonic())
-    invoke({"input/a.jpg": jpeg()}, metadata=METADATA | facts)
-    assert len(rows_in(s3)) == 1

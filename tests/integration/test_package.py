@@ -71,7 +71,7 @@ def test_the_zip_holds_the_zip_modules_and_pillow_and_repeats_to_the_byte():
         f"lambda_function/{module}.py"
         for module in (
             *("__init__", "events", "handler", "image_transform", "pixel_meaning", "file_kinds"),
-            *("limits", "metrics_log"),
+            *("limits", "metrics_log", "metrics_writer"),
         )
     }
     assert any(name.startswith("PIL/_imaging.") for name in names)

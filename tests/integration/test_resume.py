@@ -7,12 +7,11 @@ import signal
 import pytest
 from conftest import jpeg
 from processes import LIMIT_S, read_until, started, until
-from rows import row
+from rows import append_rows, appended_rows, row
 
 from lambda_function.cloud import find_buckets, make_client
-from lambda_function.metrics_log import append_rows, put_row, read_object
+from lambda_function.metrics_log import read_object
 from metrics.analysis.rows import read_rows
-from metrics.collect.cloud_rows import download_rows
 from metrics.common.cli import UserError
 from metrics.run import resume
 from metrics.run.resume import unfinished_run
@@ -42,8 +41,7 @@ def test_what_has_a_row_or_is_in_the_bucket_for_this_run_and_round_was_uploaded(
 ):
     upload_images(s3, buckets, pictures[:1], "run", 2)
     upload_images(s3, buckets, pictures[1:2], "run", 1)  # of the round before
-    put_row(s3, buckets.output, row(pictures[2].image_key, run_id="run", round=2))
-    append_rows(s3, buckets.output, lambda: 60)
+    append_rows(s3, buckets.output, row(pictures[2].image_key, run_id="run", round=2))
     before = uploaded_before(s3, buckets, pictures, "run", 2)
     assert before == {pictures[0].image_key, pictures[2].image_key}
     assert uploaded_before(s3, buckets, pictures, "other", 2) == frozenset()
@@ -161,13 +159,13 @@ def test_an_interrupted_run_goes_on_without_doing_anything_twice(
     s3, bucket = make_client(embedded, "s3"), find_buckets(embedded).output
     run_id = json.loads((checkout / "metrics/manifest.json").read_text())["run_id"]
     until(lambda: read_object(s3, bucket, "metrics/lambda_metrics.csv"))
-    earlier = {r.id: r for r in download_rows(s3, bucket, run_id)}
+    earlier = {r.id: r for r in appended_rows(s3, bucket) if r.run_id == run_id}
     on_prem = read_rows(checkout / "onprem_images/metrics/local_metrics.csv", "on_prem")
     done = run_script_in("master_pipeline.py", *flags[:2], "--resume")
     assert done.returncode == 0, done.stderr
     assert "completeness 100.0%: 120 of 120 rows" in done.stdout
     assert "on-prem (1 of 2)" not in done.stderr
-    later = {r.id: r for r in download_rows(s3, bucket, run_id)}
+    later = {r.id: r for r in appended_rows(s3, bucket) if r.run_id == run_id}
     assert {row_id: later[row_id] for row_id in earlier} == earlier
     both = read_rows(checkout / "onprem_images/metrics/local_metrics.csv", "on_prem")
     assert both[: len(on_prem)]["timestamp"].tolist() == on_prem["timestamp"].tolist()

@@ -11,13 +11,10 @@ import pytest
 from processes import LIMIT_S, until
 
 from lambda_function.embedded_cloud import link_runtime_packages
-from lambda_function.emulator import lambda_runtime
-from lambda_function.emulator.lambda_runtime import (
-    FunctionConfig,
-    Host,
-    LambdaService,
-    runtime_client_code,
-)
+from lambda_function.emulator import lambda_service
+from lambda_function.emulator.invocation import FunctionConfig, Host
+from lambda_function.emulator.lambda_service import LambdaService
+from lambda_function.emulator.runtime_api import runtime_client_code
 
 CLIENTS = ["awslambdaric", "standard_library"] if sys.platform == "linux" else ["standard_library"]
 
@@ -125,7 +122,7 @@ def cloud_of(tmp_path, client):
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch):
-    monkeypatch.setattr(lambda_runtime, "RETRY_WAITS_S", (0.01, 0.02))
+    monkeypatch.setattr(lambda_service, "RETRY_WAITS_S", (0.01, 0.02))
 
 
 def test_a_function_answers_and_knows_what_lambda_tells_it(cloud_of):
