@@ -2,7 +2,6 @@
 
 import math
 
-from metrics.analysis.break_even import count_text
 from metrics.analysis.forecast import (
     ALWAYS,
     FROM,
@@ -13,7 +12,7 @@ from metrics.analysis.forecast import (
     Interval,
 )
 from metrics.analysis.forecast_job import FROM_HERE, IN_S3
-from metrics.common.text import counted
+from metrics.common.text import counted, rounded_count
 
 ROUNDS_OF_A_RUN = 4  # the default of master_pipeline.py
 RUN_ON_AWS = "master_pipeline.py --cloud aws --fit-profile FILE"
@@ -44,7 +43,7 @@ def origin(found: Forecast) -> str:
 def crossing_text(crossing: Crossing, case: str) -> str:
     """From how many pictures on AWS would be done first, and how sure that is."""
     where = {IN_S3: "if they are in S3 already", FROM_HERE: "with their upload from here"}[case]
-    most = count_text(NUMBERS[-1])
+    most = rounded_count(NUMBERS[-1])
     if crossing.kind == ALWAYS:
         return f"AWS would be done first with any number of pictures {where}"
     if crossing.kind == NEVER:
@@ -173,7 +172,7 @@ def pictures_text(count: float) -> str:
 
 def two_digits(value: float) -> str:
     """More are not known of a forecast."""
-    return count_text(float(f"{value:.2g}"))
+    return rounded_count(float(f"{value:.2g}"))
 
 
 def ms_text(ms: float) -> str:

@@ -8,10 +8,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from metrics.analysis.break_even import count_text
 from metrics.analysis.forecast import Forecast, Interval
 from metrics.analysis.forecast_job import FROM_HERE, IN_S3
 from metrics.analysis.forecast_words import crossing_text, origin
+from metrics.common.text import rounded_count
 from metrics.report.chart_style import (
     COLOURS,
     DPI,
@@ -80,7 +80,7 @@ def draw_curves(axes: Axes, found: Forecast, theme: Theme) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=9))
         axis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda x, _: count_text(x))
+    axes.xaxis.set_major_formatter(lambda x, _: rounded_count(x))
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.10g}")
     for case, crossing in found.crossings.items():
         _mark(axes, crossing.pictures, curve.pictures[-1], case, theme)

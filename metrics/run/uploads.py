@@ -4,6 +4,7 @@ before the first of them."""
 import mimetypes
 import sys
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from botocore.exceptions import ClientError
@@ -13,7 +14,9 @@ from lambda_function.metrics_log import (
     INPUT_PREFIX,
     RowId,
     is_missing,
+    put_if,
     read_object,
+    status_of,
 )
 from metrics.collect.cloud_rows import MANIFESTS_PREFIX, CloudRows
 from metrics.common.cli import UserError, cloud_problem
@@ -150,3 +153,44 @@ def put_manifest(s3, bucket: str, run_id: str, rounds: int, pictures: list[Pictu
         Body=manifest_bytes(run_id, rounds, pictures),
         ContentType="application/json",
     )
+
+
+def check_conditional_writes(s3, bucket: str) -> None:
+    """Raise UserError when this S3 ignores conditions on writes: rows could then be lost."""
+    key = f"metrics/probe-{uuid.uuid4().hex}"
+    where = {"Bucket": bucket, "Key": key}
+    try:
+        s3.put_object(**where, Body=b"1")
+        ignored = [name for name, is_refused in CONDITIONS.items() if not is_refused(s3, where)]
+    finally:
+        s3.delete_object(**where)
+    if ignored:
+        raise UserError(
+            f"the S3 server of bucket {bucket!r} ignores {ignored[0]}, so rows could be lost when "
+            "two writers meet; use a server that honours it"
+        )
+
+
+def refuses_to_overwrite(s3, where: dict[str, str]) -> bool:
+    return not put_if(s3, *where.values(), b"2", IfNoneMatch="*")
+
+
+def refuses_to_complete(s3, where: dict[str, str]) -> bool:
+    """Of a multipart upload, by which large CSVs are written."""
+    upload = {**where, "UploadId": s3.create_multipart_upload(**where)["UploadId"]}
+    etag = s3.upload_part(**upload, PartNumber=1, Body=b"2")["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    try:
+        s3.complete_multipart_upload(**upload, MultipartUpload=parts, IfMatch='"0"')
+    except ClientError as error:
+        if status_of(error) not in (409, 412):
+            raise
+        s3.abort_multipart_upload(**upload)
+        return True
+    return False
+
+
+CONDITIONS = {
+    "If-None-Match on PUT": refuses_to_overwrite,
+    "If-Match on CompleteMultipartUpload": refuses_to_complete,
+}
