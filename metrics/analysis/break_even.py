@@ -182,7 +182,11 @@ def assumption_lines(found: BreakEven | str) -> list[tuple[str, str, str]]:
     return [
         *found.assumptions.lines(),
         ("speed of the machine", rate, "this run, on pictures like these"),
-        ("a million pictures in the cloud", usd, f"{durations}; S3 and logs included"),
+        (
+            "a million pictures in the cloud",
+            usd,
+            f"{durations}; measuring it left out",
+        ),
         ("AWS's prices", "as listed", f"{PRICES_OF}; no free tier"),
         ("staff, space, network, backup", "0 USD", "left out on both sides"),
     ]

@@ -3,6 +3,9 @@
 List prices without free tier, volume tiers or savings plans, from PRICES: one table, one date, one
 region; other regions differ by some percent. Requests to S3 count as much as computing at these
 sizes, so a cost from durations alone would be wrong.
+
+Two numbers, never mixed: what the work costs, and what it costs to measure it (rows, their queue
+and writer, logs, downloads). A break-even rests on the work alone.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -22,6 +25,7 @@ PRICES = {  # USD
     "s3_gb_month": 0.023,
     "transfer_out_gb": 0.09,  # into AWS is free, and so is S3 to Lambda in one region
     "logs_gb": 0.50,
+    "sqs_request": 0.40 / 1e6,
 }
 GB = 1e9
 HOURS_A_MONTH = 365.25 * 24 / 12
@@ -31,7 +35,8 @@ STORED_HOURS = 24.0  # until the next run, or the stack's deletion, removes what
 # 500 small pictures (2026-11-24): billed time grows with the file; requests do not.
 BILLED_MS = 60.0
 BILLED_MS_PER_MB = 40.0
-PUTS_A_PICTURE, GETS_A_PICTURE = 5.0, 3.0  # by the handler, of few pictures; of many 2.3 and 1.6
+PUTS_A_PICTURE, GETS_A_PICTURE = 1.0, 1.0  # by the handler: the output, the picture
+WRITER_S, WRITER_MB = 0.2, 1769  # of a batch of rows: assumed, and the template's memory
 OUTPUT_BYTES, LOG_BYTES, ROW_BYTES = 90_000, 700, 400  # of a picture
 
 
@@ -48,6 +53,7 @@ class Usage:
     transfer_out_gb: float
     logs_gb: float
     architecture: str = "x86_64"
+    row_batches: float = 0.0  # that the metrics writer takes: at most one a second
 
 
 def expected_usage(
@@ -68,6 +74,7 @@ def expected_usage(
         transfer_out_gb=n * (ROW_BYTES + OUTPUT_BYTES) / GB,
         logs_gb=n * LOG_BYTES / GB,
         architecture=architecture,
+        row_batches=min(n, rounds + billed_s),  # as if one picture were done after the other
     )
 
 
@@ -117,6 +124,7 @@ def bill_of(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> Bill | None:
         transfer_out_gb=len(rows) * ROW_BYTES / GB,
         logs_gb=len(own) * scale * LOG_BYTES / GB,
         architecture=own["architecture"].iloc[0],
+        row_batches=rows["timestamp"].str.slice(0, len("2026-01-01T00:00:00")).nunique(),
     )
     return Bill(
         usage=usage,
@@ -132,12 +140,10 @@ def bill_of(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> Bill | None:
 
 
 def usd_by_round(rows: "pd.DataFrame", invocations: "pd.DataFrame") -> dict[int, float]:
-    """USD of a picture in each round that Lambda reported of, S3 requests included."""
+    """USD of the work on a picture in each round that Lambda reported of, S3 requests included."""
     bills = {number: bill_of(part, invocations) for number, part in rows.groupby("round")}
     return {
-        number: total_usd(bill.usage) / bill.usage.pictures
-        for number, bill in bills.items()
-        if bill
+        number: work_usd(bill.usage) / bill.usage.pictures for number, bill in bills.items() if bill
     }
 
 
@@ -166,12 +172,30 @@ def cost_by_part(usage: Usage) -> dict[str, float]:
         "S3 storage": usage.stored_gb * PRICES["s3_gb_month"] * STORED_HOURS / HOURS_A_MONTH,
         "data transfer": usage.transfer_out_gb * PRICES["transfer_out_gb"],
         "logs": usage.logs_gb * PRICES["logs_gb"],
+        "queue of rows": sqs_requests(usage) * PRICES["sqs_request"],
+        "writer of rows": usage.row_batches * writer_usd(usage.architecture),
     }
+
+
+MEASURING = ("data transfer", "logs", "queue of rows", "writer of rows")
+
+
+def sqs_requests(usage: Usage) -> float:
+    """A row is sent by itself; receiving and deleting takes ten at a time."""
+    return usage.pictures + 2 * max(usage.pictures / 10, usage.row_batches)
+
+
+def writer_usd(architecture: str) -> float:
+    """Of one batch of rows: an invocation, and a PUT of the CSV while that is small."""
+    gb_s = WRITER_S * WRITER_MB / 1024
+    computing = gb_s * PRICES[f"lambda_gb_s_{architecture}"]
+    return PRICES["lambda_request"] + computing + PRICES["s3_put"]
 
 
 def cost_table(usage: Usage, title: str) -> str:
     """The bill as aligned text: of the run, and of 1,000 pictures."""
-    parts = cost_by_part(usage) | {"in all": total_usd(usage)}
+    work, total = work_usd(usage), total_usd(usage)
+    parts = cost_by_part(usage) | {"the work": work, "measuring it": total - work, "in all": total}
     per_1000 = 1000 / usage.pictures if usage.pictures else 0.0
     lines = [title, f"{'':<20}{'this run, USD':>16}{'1,000 pictures':>16}"]
     lines += [f"{name:<20}{usd:>16.6f}{usd * per_1000:>16.6f}" for name, usd in parts.items()]
@@ -180,3 +204,8 @@ def cost_table(usage: Usage, title: str) -> str:
 
 def total_usd(usage: Usage) -> float:
     return sum(cost_by_part(usage).values())
+
+
+def work_usd(usage: Usage) -> float:
+    """Without what it costs to measure the work."""
+    return sum(usd for part, usd in cost_by_part(usage).items() if part not in MEASURING)

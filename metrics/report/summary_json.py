@@ -11,7 +11,7 @@ from pathlib import Path
 
 from metrics.analysis.break_even import break_even_content
 from metrics.analysis.comparison import ArmSummary, Comparison
-from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part, total_usd
+from metrics.analysis.cost import PRICES_OF, Bill, cost_by_part, total_usd, work_usd
 from metrics.analysis.interval import CONFIDENCE, POWER, RatioEstimate
 from metrics.analysis.judgement import Judgement
 from metrics.analysis.output_equivalence import MAX_DIFFERENCE, MIN_PSNR_DB
@@ -138,7 +138,8 @@ def _bill(bill: Bill | None) -> dict[str, object] | None:
     if bill is None:
         return None
     return dataclasses.asdict(bill) | {
-        "cost_usd": cost_by_part(bill.usage) | {"in all": total_usd(bill.usage)},
+        "cost_usd": cost_by_part(bill.usage)
+        | {"the work": work_usd(bill.usage), "in all": total_usd(bill.usage)},
         "prices": PRICES_OF,
     }
 
