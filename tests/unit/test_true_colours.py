@@ -706,6 +706,8 @@ KINDS = {
     "lossless JPEG": imagecodecs.ljpeg_encode(stored(GREY, "u2", 4095), bitspersample=12),
     "JPEG of 12 bits": imagecodecs.jpeg8_encode(stored(RGB, "u2", 4095), bitspersample=12),
     "SVG": b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- drawn -->\n<svg xmlns='...'/>",
+    "SVG by what follows a long comment": b"<?xml version='1.0'?><!--" + 3000 * b"x" + b"--><svg/>",
+    "HTML (a web page)": b"<html><body><svg/></body></html>",
     "HTML": b"  <!DOCTYPE html>\n<title>404</title>",
     "HTML in UTF-16": "\ufeff<html>".encode("utf-16-le"),
     "XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
