@@ -48,6 +48,8 @@ from metrics.common.streams import after_output, start_script
 RUNTIME_PACKAGES = ("boto3", "awslambdaric")  # what the Lambda runtime offers beside the zip
 STOP_LIMIT_S = 20
 LOOPBACK = "127.0.0.1"
+# How the names of the variables begin that moto reads.
+OF_MOTO = ("MOTO_", "INITIAL_NO_AUTH", "S3_UPLOAD_PART", "TEST_SERVER_MODE", "TEST_PROXY_MODE")
 
 
 def default_runtime_client() -> str:
@@ -190,8 +192,10 @@ def end_of_service(until_stdin_closes: bool) -> Callable[[], object]:
 
 def forget_aws_configuration() -> None:
     """For the rest of this process: moto asks boto3 for a session, which must not find a profile
-    of the user's, or miss one that the environment names."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    of the user's, or miss one that the environment names; and moto, which is not loaded yet, has
+    settings of its own that a user's tests may have left (another account's roles, another mode).
+    """
+    for name in [name for name in os.environ if name.startswith(("AWS_", *OF_MOTO))]:
         del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 

@@ -134,6 +134,7 @@ PHOTOMETRIC_NAMES = {
 }
 SAMPLE_NAMES = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # as struct has them
+MAX_PREAMBLE = 65536  # bytes of declarations and comments before what an XML is
 MAX_TAG_VALUES = 64
 MAX_TAGS = 20_000  # of all directories of a file together, so that a hostile one takes no time
 
@@ -172,14 +173,15 @@ def _text_kind(data: bytes) -> str:
     """The kind of a text, or of an empty file; "" for anything else."""
     if not data:
         return "an empty file"
-    start = data[:1024].removeprefix(b"\xef\xbb\xbf")
+    start = data[:MAX_PREAMBLE].removeprefix(b"\xef\xbb\xbf")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         start = start.replace(b"\0", b"")[2:]
     text = start.lstrip().lower()
     if text.startswith(b"<"):
         names = {b"<svg": "SVG", b"<html": "HTML (a web page)", b"<!doctype html": "HTML"}
-        return next((name for tag, name in names.items() if tag in text), "XML or HTML")
-    is_text = all(byte >= 32 or byte in b"\t\n\f\r\b\x1b" for byte in start)
+        found = {text.find(tag): name for tag, name in names.items() if tag in text}
+        return found[min(found)] if found else "XML or HTML"
+    is_text = all(byte >= 32 or byte in b"\t\n\f\r\b\x1b" for byte in start[:1024])
     return "text" if is_text else ""
 
 

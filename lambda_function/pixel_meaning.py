@@ -6,12 +6,13 @@ decodes a kind of picture wrong, it is mended before decoding if that is simple 
 refused if not. Needs Pillow and the standard library only: it runs in the zip.
 """
 
+import io
 import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image, ImagePalette
+from PIL import Image, ImageChops, ImagePalette
 
 from lambda_function.file_kinds import camera_raw, larger_picture
 
@@ -27,7 +28,11 @@ NATIVE_ORDER = {"F;32BF": "F;32NF", "I;32BS": "I;32NS"}  # as libtiff gives the 
 TWELVE_BITS, SIXTEEN_BITS, THIRTY_TWO_BITS = 2**12 - 1, 2**16 - 1, 2**32 - 1
 FRACTION = 1.0
 JPEG_2000_COLOURS = {0, 12, 15, 16, 17, 18}  # bilevel, CMYK, bilevel, sRGB, grey, sYCC
+COLOUR_CHANNEL, OPACITY, WHOLE_PICTURE = 0, 1, 0  # in a JPEG 2000's channel definition
 MULTICHANNEL = 7  # a Photoshop document of spot colours
+GREY_PNG, RGB_PNG = 0, 2  # colour types
+PADDED_FIRST = {"RGBX": "XRGB", "BGRX": "XBGR"}  # what Pillow takes a Sun raster for, and is not
+BLACK_AND_WHITE = bytes((0, 0, 0, 255, 255, 255))
 FITS_HEADER_BYTES = 10 * 2880
 UNKNOWN_WHITE = "{}, and nothing says which of them is white"
 
@@ -55,15 +60,24 @@ def pixel_meaning(image: Image.Image, data: bytes) -> Meaning:
         return Meaning()
     if image.mode == "LAB":
         raise UnreadableImage("CIELab colours, of which decoders make different ones")
-    inverted = image.format == "XBM"  # its ones are ink; Pillow has them for light
+    # Where ones are ink, and Pillow has them for light.
+    inverted = image.format == "XBM" or (image.format == "PSD" and image.mode == "1")
     rawmode = ""
     if image.format == "TIFF":
         rawmode = _check_tiff(image, data)
         inverted = image.mode[0] in "IF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
     elif image.format == "JPEG2000":
         _check_jpeg_2000(image, data)
-    elif image.format == "PSD" and data[25] == MULTICHANNEL:
-        raise UnreadableImage("spot colours")
+    elif image.format == "PNG":
+        _hide_colour(image, data)
+    elif image.format == "PSD":
+        _check_psd(image, data)
+    elif image.format == "TGA":
+        _check_tga(image, data)
+    elif image.format == "SUN":
+        _set_rawmode(image, lambda stored: PADDED_FIRST.get(stored, stored))
+    elif image.format in ("PCX", "DCX"):
+        inverted = _white_comes_first(image, data)
     elif image.format == "FITS":
         _check_fits(image, data)
     if image.mode == "F":
@@ -133,7 +147,76 @@ def _check_planes(image: Image.Image, codec: str, deepest: int) -> None:
 
 
 def _set_rawmode(image: Image.Image, change: Callable[[str], str]) -> None:
-    image.tile = [tile._replace(args=(change(tile.args[0]), *tile.args[1:])) for tile in image.tile]
+    image.tile = [
+        tile._replace(
+            args=change(tile.args)
+            if isinstance(tile.args, str)
+            else (change(tile.args[0]), *tile.args[1:])
+        )
+        for tile in image.tile
+    ]
+
+
+def _hide_colour(image: Image.Image, data: bytes) -> None:
+    """The one colour that a PNG declares transparent, in its own depth. Pillow compares it with
+    greys that it has scaled to 8 bits, and of 16 bits with the upper bytes only."""
+    depth, colour_type = data[24], data[25]
+    hidden = image.info.get("transparency")
+    if colour_type == GREY_PNG and depth in (2, 4) and hidden is not None:
+        image.info["transparency"] = hidden * (255 // (2**depth - 1))
+    if colour_type != RGB_PNG or depth != 16 or hidden is None:
+        return
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as lower_bytes:
+        _set_rawmode(lower_bytes, lambda _: "RGB;16L")
+        lower_bytes.load()
+    image.load()
+    seen = Image.new("L", image.size)
+    for upper, lower, number in zip(image.split(), lower_bytes.split(), hidden, strict=True):
+        for band, value in ((upper, number >> 8), (lower, number & 255)):
+            seen = ImageChops.lighter(seen, band.point([255 * (x != value) for x in range(256)]))
+    del image.info["transparency"]
+    image.putalpha(seen)
+
+
+def _check_psd(image: Image.Image, data: bytes) -> None:
+    """Pillow takes any fourth channel for transparency. It is one if the number of layers is
+    negative, and a saved selection if not."""
+    if data[25] == MULTICHANNEL:
+        raise UnreadableImage("spot colours")
+    place = 26
+    for _ in range(2):  # the palette, and resources
+        place += 4 + int.from_bytes(data[place : place + 4])
+    has_layers = int.from_bytes(data[place : place + 4]) > 0
+    layers = int.from_bytes(data[place + 8 : place + 10], signed=True) if has_layers else 0
+    if image.mode == "RGBA" and layers >= 0:
+        image._mode, image.tile = "RGB", image.tile[:3]
+
+
+def _check_tga(image: Image.Image, data: bytes) -> None:
+    """Without attribute bits there is no transparency; but many programs leave them out, so that
+    only what would hide all of the picture is none."""
+    depth, attributes = data[16], data[17] & 15
+    if image.mode != "RGBA" or attributes:
+        return
+    if depth == 16:
+        image._mode = "RGB"
+        _set_rawmode(image, lambda _: "BGR;15")
+        return
+    image.load()
+    if image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        image.putalpha(255)
+
+
+def _white_comes_first(image: Image.Image, data: bytes) -> bool:
+    """Whether zeros are white in a PCX of 1 bit; Pillow does not look at its palette. A DCX begins
+    with where its first one is."""
+    start = int.from_bytes(data[4:8], "little") if image.format == "DCX" else 0
+    palette = data[start + 16 : start + 22]
+    if image.mode != "1" or palette in (BLACK_AND_WHITE, 2 * palette[:3]):
+        return False
+    if palette != BLACK_AND_WHITE[::-1]:
+        raise UnreadableImage("1 bit with colours of its own")
+    return True
 
 
 def _check_jpeg_2000(image: Image.Image, data: bytes) -> None:
@@ -154,6 +237,13 @@ def _check_jpeg_2000(image: Image.Image, data: bytes) -> None:
     space = re.search(b"colr\\x01..(.{4})", data[:start], re.DOTALL)
     if space and (number := int.from_bytes(space[1])) not in JPEG_2000_COLOURS:
         raise UnreadableImage(f"colour space {number}")
+    if found := re.search(b"cdef(..)", data[:start], re.DOTALL):
+        end = found.end() + 6 * int.from_bytes(found[1])
+        defined = sorted(struct.iter_unpack(">HHH", data[found.end() : end]))
+        plain = [(n, COLOUR_CHANNEL, n + 1) for n in range(len(defined))]
+        with_alpha = [*plain[:-1], (len(plain) - 1, OPACITY, WHOLE_PICTURE)]
+        if defined not in (plain, with_alpha):
+            raise UnreadableImage("channels in another order, or of other meanings")
 
 
 def _check_fits(image: Image.Image, data: bytes) -> None:

@@ -38,7 +38,13 @@ FOLDERS = {
 }
 FILES = {
     "Synology": ("*@SynoEAStream", "*@SynoResource"),
-    "Windows": ("Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+    "Windows": (
+        "Thumbs.db",
+        "Thumbs.db:encryptable",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+    ),
     "macOS": (
         *("._*", ".DS_Store", ".localized", "Icon\r", ".VolumeIcon.icns", ".apdisk"),
         *(".com.apple.timemachine.*", ".metadata_never_index"),
@@ -58,7 +64,8 @@ FILES = {
     ),
     "picture programs": (
         *("*.xmp", "*.lrcat", "*.lrcat-*", "*.lrcat.lock", ".picasa.ini", "Picasa.ini"),
-        *("*.cos", "*.cot", "*.cof", "*.cop", "*.pp3", "*.dop", "*.on1"),
+        *("*.cos", "*.cot", "*.cof", "*.cop", "*.pp3", "*.dop", "*.on1", "*.acr", "*.vrd", "*.jbf"),
+        *("*.nksc_param", "ZbThumbnail.info"),
         *(".BridgeSort", ".BridgeCache*", ".BridgeLabelsAndRatings"),
         *("digikam4.db*", "thumbnails-digikam.db*"),
     ),

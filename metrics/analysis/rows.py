@@ -146,7 +146,8 @@ def _typed(lines: list[int], cells: Cells, source: str, name: str) -> dict[str, 
             line, text = lines[bad.argmax()], cells[column][bad.argmax()]
             raise UserError(f"{name}, line {line}, column {column}: {text!r} {why}")
 
-    capitals = {"TRUE": "true", "FALSE": "false"}  # as spreadsheets write them
+    # As spreadsheets and as Python and pandas write them.
+    capitals = {"TRUE": "true", "FALSE": "false", "True": "true", "False": "false"}
     flags = cells["cold_start"]
     cells["cold_start"] = np.array([capitals.get(flag, flag) for flag in flags], dtype=object)
     for column, words in WORDS.items():

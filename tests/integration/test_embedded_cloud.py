@@ -424,6 +424,13 @@ def test_it_listens_on_this_machine_only(tmp_path):
         process.communicate(timeout=LIMIT_S)
 
 
+def test_no_setting_for_moto_that_the_environment_holds_changes_it(monkeypatch):
+    for name, value in (("MOTO_ACCOUNT_ID", "999999999999"), ("INITIAL_NO_AUTH_ACTION_COUNT", "9")):
+        monkeypatch.setenv(name, value)
+    with embedded_cloud(1) as cloud:
+        assert "123456789012" in find_buckets(cloud).input
+
+
 def test_a_port_that_is_taken_is_one_line_and_exit_1(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -204,6 +204,8 @@ SIDE_FILES = {
     "metadata.json": "*.json",
     "IMG_1.AAE": "*.aae",
     "MVI_1.THM": "*.thm",
+    "IMG_1.acr": "*.acr",
+    "Thumbs.db:encryptable": "Thumbs.db:encryptable",
     "a.jpg.part": "*.part",
     "a.jpg.crdownload": "*.crdownload",
     "a.tmp": "*.tmp",

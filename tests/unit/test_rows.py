@@ -156,6 +156,9 @@ SAVED_AGAIN = {
     "TRUE and FALSE": lambda lines: [
         line.replace(",true,", ",TRUE,").replace(",false,", ",FALSE,") for line in lines
     ],
+    "True and False": lambda lines: [
+        line.replace(",true,", ",True,").replace(",false,", ",False,") for line in lines
+    ],
     "columns added": lambda lines: [f"{line},,," for line in lines],
     "columns added below the header": lambda lines: [lines[0], *(f"{x},," for x in lines[1:])],
     "all in quotes": quoted,

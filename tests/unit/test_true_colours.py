@@ -8,6 +8,7 @@ import functools
 import io
 import itertools
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 import imagecodecs
@@ -519,6 +520,148 @@ def test_ones_in_an_xbm_are_ink():
     assert verdict(text.encode(), (black, white, white, black)) == RIGHT
 
 
+# --- what Pillow takes for transparency, or for ink -----------------------------------------------
+
+HIDDEN = plane((0, 1, 1, 1))  # the upper left quarter is transparent
+SEEN_ON_WHITE = ((255, 255, 255), *COLOURS[1:])
+HALVES = plane((0, 1, 1, 0)).astype("u1")
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+ONES_ARE_INK = (WHITE, BLACK, BLACK, WHITE)
+ONES_ARE_LIGHT = (BLACK, WHITE, WHITE, BLACK)
+
+
+def png(depth: int, colour_type: int, pixels: bytes, hidden: tuple[int, ...]) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    step = len(pixels) // HEIGHT
+    rows = b"".join(b"\0" + pixels[n : n + step] for n in range(0, len(pixels), step))
+    head = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, colour_type, 0, 0, 0)
+    parts = (b"IHDR", head), (b"tRNS", struct.pack(f">{len(hidden)}H", *hidden))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in (*parts, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("hidden", [0, 1, 2, 3])
+def test_the_grey_that_a_png_of_few_bits_hides_is_the_one_it_declares(depth, hidden):
+    numbers = plane((0, 1, 2, 3)) * ((2**depth - 1) // 3)
+    data = png(depth, 0, packed(numbers, depth), (hidden * ((2**depth - 1) // 3),))
+    expected = [(85 * level,) * 3 if level != hidden else WHITE for level in range(4)]
+    assert verdict(data, expected) == RIGHT
+
+
+@pytest.mark.parametrize("change", [0, 1, 256])
+def test_the_colour_that_a_png_of_sixteen_bits_hides_is_told_by_both_of_its_bytes(change):
+    numbers = np.where(RGB > 0, 0xFF00, 0x00FF).astype(">u2")
+    hidden = (0xFF00 - change, 0x00FF, 0x00FF)
+    expected = COLOURS if change else SEEN_ON_WHITE
+    assert verdict(png(16, 2, numbers.tobytes(), hidden), expected) == RIGHT
+
+
+def psd(mode: int, bits: int, planes: list[bytes], layers: int | None = None) -> bytes:
+    """A Photoshop document of the merged picture alone, with that number of layers declared."""
+    section = b"" if layers is None else struct.pack(">Ihh", 4, layers, 0)
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", 1, len(planes), HEIGHT, WIDTH, bits, mode)
+    sections = struct.pack(">III", 0, 0, len(section)) + section
+    return head + sections + bytes(2) + b"".join(planes)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(None, COLOURS), (1, COLOURS), (-1, SEEN_ON_WHITE)]
+)
+def test_a_saved_selection_in_a_photoshop_document_hides_nothing(layers, expected):
+    planes = [*np.moveaxis(stored(RGB, "u1"), -1, 0), stored(HIDDEN, "u1")]
+    assert verdict(psd(3, 8, [p.tobytes() for p in planes], layers), expected) == RIGHT
+
+
+def test_ones_in_a_photoshop_bitmap_are_ink():
+    assert verdict(psd(0, 1, [packed(HALVES, 1)]), ONES_ARE_INK) == RIGHT
+
+
+def tga(depth: int, attributes: int, pixels: bytes) -> bytes:
+    head = struct.pack("<BBB9xHHBB", 0, 0, 2, WIDTH, HEIGHT, depth, 0x20 | attributes)
+    return head + pixels
+
+
+@pytest.mark.parametrize(
+    ("attributes", "alpha", "expected"),
+    [
+        pytest.param(0, 0 * HIDDEN, COLOURS, id="padding"),
+        pytest.param(0, HIDDEN, SEEN_ON_WHITE, id="transparency, undeclared"),
+        pytest.param(8, HIDDEN, SEEN_ON_WHITE, id="transparency"),
+        pytest.param(8, 0 * HIDDEN, (WHITE,) * 4, id="all transparent"),
+    ],
+)
+def test_the_fourth_byte_of_a_tga_may_be_padding(attributes, alpha, expected):
+    pixels = np.concatenate([stored(RGB[..., ::-1], "u1"), stored(alpha, "u1")[..., None]], -1)
+    assert verdict(tga(32, attributes, pixels.tobytes()), expected) == RIGHT
+
+
+@pytest.mark.parametrize("top_bit", [0, 0x8000])
+def test_a_bit_without_meaning_in_a_tga_of_sixteen_hides_nothing(top_bit):
+    red, green, blue = np.moveaxis(stored(RGB, "u2", 31), -1, 0)
+    pixels = (top_bit | red << 10 | green << 5 | blue).astype("<u2").tobytes()
+    assert verdict(tga(16, 0, pixels), COLOURS) == RIGHT
+
+
+@pytest.mark.parametrize(("kind", "order"), [(1, -1), (3, 1)])
+def test_the_padding_of_a_sun_raster_comes_first(kind, order):
+    pixels = np.concatenate([0 * OPAQUE, RGB[..., ::order]], -1)
+    head = struct.pack(">8I", 0x59A66A95, WIDTH, HEIGHT, 32, 4 * WIDTH * HEIGHT, kind, 0, 0)
+    assert verdict(head + stored(pixels, "u1").tobytes(), COLOURS) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("palette", "expected"),
+    [
+        pytest.param((BLACK, WHITE), ONES_ARE_LIGHT, id="black, white"),
+        pytest.param((BLACK, BLACK), ONES_ARE_LIGHT, id="none"),
+        pytest.param((WHITE, BLACK), ONES_ARE_INK, id="white, black"),
+        pytest.param(COLOURS[:2], None, id="colours"),
+    ],
+)
+def test_a_pcx_of_one_bit_is_in_the_colours_of_its_palette(palette, expected):
+    head = struct.pack("<4B6H", 10, 5, 0, 1, 0, 0, WIDTH - 1, HEIGHT - 1, 72, 72)
+    head += bytes(palette[0] + palette[1]).ljust(48, b"\0") + struct.pack("<xBHH", 1, WIDTH // 8, 1)
+    row = b"".join(b"\xc1" + bytes([byte]) for byte in packed(HALVES, 1))
+    pcx = head.ljust(128, b"\0") + row
+    for data in (pcx, struct.pack("<3I", 0x3ADE68B1, 12, 0) + pcx):
+        found = verdict(data, expected or COLOURS)
+        assert found == RIGHT if expected else "colours of its own" in found
+
+
+@pytest.mark.parametrize(
+    ("channels", "order", "expected"),
+    [
+        pytest.param([(0, 0, 1), (1, 0, 2), (2, 0, 3)], "RGB", COLOURS, id="RGB"),
+        pytest.param([(2, 0, 3), (1, 0, 2), (0, 0, 1)], "RGB", COLOURS, id="RGB, last first"),
+        pytest.param([(0, 0, 3), (1, 0, 2), (2, 0, 1)], "BGR", None, id="BGR"),
+        pytest.param(
+            [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 0)], "RGBA", SEEN_ON_WHITE, id="RGBA"
+        ),
+        pytest.param(
+            [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 65535, 65535)], "RGBA", None, id="RGB and more"
+        ),
+        pytest.param([(0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)], "ARGB", None, id="ARGB"),
+    ],
+)
+def test_the_channels_of_a_jpeg_2000_are_what_it_defines_or_an_error(channels, order, expected):
+    planes = stored(np.concatenate([RGB, HIDDEN[..., None]], -1), "u1")
+    array = np.ascontiguousarray(planes[..., ["RGBA".index(letter) for letter in order]])
+    data = imagecodecs.jpeg2k_encode(array, codecformat="jp2", level=0, reversible=True)
+    box = b"".join(struct.pack(">HHH", *channel) for channel in channels)
+    box = struct.pack(">I4sH", 10 + len(box), b"cdef", len(channels)) + box
+    head = data.index(b"jp2h") - 4
+    (size,) = struct.unpack_from(">I", data, head)
+    changed = struct.pack(">I", size + len(box)) + data[head + 4 : head + size] + box
+    found = verdict(data[:head] + changed + data[head + size :], expected or COLOURS)
+    assert found == RIGHT if expected else "of other meanings" in found
+
+
 def fits(array: np.ndarray, bits: int, *cards: str) -> bytes:
     sides = [f"NAXIS{n + 1}  = {side:20d}" for n, side in enumerate(array.shape[::-1])]
     head = ["SIMPLE  =                    T", f"BITPIX  = {bits:20d}"]
@@ -563,6 +706,8 @@ KINDS = {
     "lossless JPEG": imagecodecs.ljpeg_encode(stored(GREY, "u2", 4095), bitspersample=12),
     "JPEG of 12 bits": imagecodecs.jpeg8_encode(stored(RGB, "u2", 4095), bitspersample=12),
     "SVG": b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- drawn -->\n<svg xmlns='...'/>",
+    "SVG by what follows a long comment": b"<?xml version='1.0'?><!--" + 3000 * b"x" + b"--><svg/>",
+    "HTML (a web page)": b"<html><body><svg/></body></html>",
     "HTML": b"  <!DOCTYPE html>\n<title>404</title>",
     "HTML in UTF-16": "\ufeff<html>".encode("utf-16-le"),
     "XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
