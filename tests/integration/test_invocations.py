@@ -22,6 +22,7 @@ from metrics.analysis.cost import (
     cost_by_part,
     expected_usage,
     total_usd,
+    work_usd,
 )
 from metrics.collect import invocations
 from metrics.collect.cloud_rows import CloudRows, wait_for_rows
@@ -209,8 +210,15 @@ def test_the_bill_is_what_a_hand_computes():
     assert parts["Lambda requests"] == pytest.approx(2 * 0.20 / 1e6)
     assert parts["S3 PUT and LIST"] == pytest.approx((8 + 2) * 0.005 / 1000)  # with the uploads
     assert parts["S3 GET"] == pytest.approx(4 * 0.0004 / 1000)
-    assert parts["S3 storage"] == pytest.approx(0.0022 * 0.023 * 24 / 730)
+    assert parts["S3 storage"] == pytest.approx(0.0022 * 0.023 * 24 / 730.5)
+    # Two rows within one second: two messages sent, a batch received and deleted.
+    assert parts["queue of rows"] == pytest.approx((2 + 2) * 0.40 / 1e6)
+    gb_s = 0.2 * 1769 / 1024 * 0.0000133334
+    assert parts["writer of rows"] == pytest.approx(0.20 / 1e6 + gb_s + 0.005 / 1000)
     assert total_usd(bill.usage) == pytest.approx(sum(parts.values()))
+    measuring = ("data transfer", "logs", "queue of rows", "writer of rows")
+    work = total_usd(bill.usage) - sum(parts[name] for name in measuring)
+    assert work_usd(bill.usage) == pytest.approx(work)
     assert bill.on_aws
 
 

@@ -24,7 +24,7 @@ from metrics.analysis.break_even import (
     sentence,
 )
 from metrics.analysis.comparison import ARMS_OF_SELF_CHECK
-from metrics.analysis.cost import bill_of, total_usd
+from metrics.analysis.cost import bill_of, work_usd
 from metrics.analysis.judgement import Judgement, judge_comparison
 from metrics.analysis.stability_measures import Measure
 from metrics.collect.invocations import Invocation, invocations_from_csv, invocations_to_csv
@@ -180,7 +180,7 @@ def test_cost_and_speed_come_from_bills_and_makespans_of_the_rounds(tmp_path):
     found = break_even_of(comparison, invocations, WORKED)
     rows = comparison.rows["cloud"]
     costs = [
-        total_usd(bill_of(part, invocations).usage) / len(part)
+        work_usd(bill_of(part, invocations).usage) / len(part)
         for part in (rows[rows["round"] == number] for number in (1, 2, 3))
     ]
     assert costs == sorted(set(costs))

@@ -10,7 +10,7 @@ from test_break_even import measured
 from test_charts import CHART, said
 
 from metrics.analysis.break_even import NO_REPORT
-from metrics.analysis.cost import total_usd, usd_by_round
+from metrics.analysis.cost import total_usd, usd_by_round, work_usd
 from metrics.analysis.interval import RatioEstimate
 from metrics.analysis.judgement import Judgement, judge_comparison
 from metrics.analysis.sweep import MEMORY, Setting
@@ -125,13 +125,15 @@ def test_the_bill_is_the_same_and_its_rounds_are_the_costs_by_round(
     judgement, terminal, page, summary
 ):
     usage = judgement.bill.usage
-    total = total_usd(usage)
+    total, work = total_usd(usage), work_usd(usage)
     assert summary["lambda"]["cost_usd"]["in all"] == pytest.approx(total)
+    assert summary["lambda"]["cost_usd"]["the work"] == pytest.approx(work)
+    assert 0 < work < total
     for text in (terminal, page):
         assert f"in all {total:.6f} {1000 * total / usage.pictures:.6f}" in " ".join(text.split())
     by_round = usd_by_round(judgement.comparison.rows["cloud"], judgement.invocations)
     assert list(by_round) == [1, 2, 3]
-    assert sum(by_round.values()) / 3 == pytest.approx(total / usage.pictures)
+    assert sum(by_round.values()) / 3 == pytest.approx(work / usage.pictures)
 
 
 def test_stability_is_the_same_in_page_chart_and_summary(judgement, page, summary):
