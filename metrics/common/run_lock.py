@@ -48,18 +48,38 @@ def checkout_lock(run_id: str | None = None, writes: bool = True) -> Iterator[Ru
     """
     file = _locked_file(writes)
     lock = RunLock(file)
-    if file is not None:
-        _held.add(file)
-    try:
+    with contextlib.ExitStack() as held:
+        if file is not None:
+            held.callback(_give_back, file)
+            _held.add(file)
+            _lock_folder(held)
         lock.name(run_id)
         yield lock
-    finally:
-        if file is not None:
-            with contextlib.suppress(OSError):
-                if _is_still_there(file):  # who waits for it sees that it is gone, and begins anew
-                    RUN_LOCK.unlink()
-            _held.discard(file)
-            os.close(file)
+
+
+def _give_back(file: int) -> None:
+    with contextlib.suppress(OSError):
+        if _is_still_there(file):  # who waits for it sees that it is gone, and begins anew
+            RUN_LOCK.unlink()
+    _close(file)
+
+
+def _close(file: int) -> None:
+    _held.discard(file)
+    os.close(file)
+
+
+def _lock_folder(held: contextlib.ExitStack) -> None:
+    """Lock the file's folder, too: somebody may delete the file (`git clean`) while a run works, and
+    the next one would lock another."""
+    with contextlib.suppress(OSError):  # of a file system that locks no folder
+        folder = os.open(RUN_LOCK.parent, os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(_close, folder)
+        _held.add(folder)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(_refusal(None)) from None
 
 
 def _locked_file(writes: bool) -> int | None:

@@ -65,6 +65,16 @@ def test_who_comes_second_is_told_who_was_first_and_can_come_again(lock_file):
         pass
 
 
+def test_the_lock_holds_although_somebody_deletes_its_file(lock_file):
+    """As `git clean -fdX` does."""
+    with checkout_lock("first"):
+        lock_file.unlink()
+        with pytest.raises(UserError, match="another run is at work"), checkout_lock("second"):
+            pytest.fail("both have it")
+    with checkout_lock("second"):
+        pass
+
+
 def test_an_error_gives_the_lock_back(lock_file):
     with pytest.raises(ZeroDivisionError), checkout_lock():
         raise ZeroDivisionError
