@@ -70,8 +70,8 @@ def _close(file: int) -> None:
 
 
 def _lock_folder(held: contextlib.ExitStack) -> None:
-    """Lock the file's folder, too: somebody may delete the file (`git clean`) while a run works, and
-    the next one would lock another."""
+    """Lock the file's folder, too: somebody may delete the file (`git clean`) while a run works,
+    and the next one would lock another."""
     with contextlib.suppress(OSError):  # of a file system that locks no folder
         folder = os.open(RUN_LOCK.parent, os.O_RDONLY | os.O_CLOEXEC)
         held.callback(_close, folder)
