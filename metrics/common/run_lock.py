@@ -76,10 +76,14 @@ def _lock_folder(held: contextlib.ExitStack) -> None:
         folder = os.open(RUN_LOCK.parent, os.O_RDONLY | os.O_CLOEXEC)
         held.callback(_close, folder)
         _held.add(folder)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(_refusal(None)) from None
+        end = time.monotonic() + TELLS_WITHIN_S
+        while True:
+            try:
+                return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise UserError(_refusal(None)) from None
+            time.sleep(POLL_S)  # a child that was just forked has not closed its copy yet
 
 
 def _locked_file(writes: bool) -> int | None:
