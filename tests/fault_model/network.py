@@ -229,6 +229,8 @@ def place_of(operation: str, params: dict) -> str:
     verb = operation.partition("_")[0]
     if "QueueUrl" in params:
         return f"{params['QueueUrl']} {verb}"
+    if "Prefix" in params:
+        return "input list"
     if params["Key"] == CSV_KEY:
         verb = {"upload_part": "part", "upload_part_copy": "copy"}.get(operation, verb)
         return f"csv {verb}"

@@ -715,9 +715,8 @@ def test_queues_that_may_not_be_asked_cost_no_answer(
     monkeypatch.setattr(compare_script, "find_buckets", lambda _: buckets)
     monkeypatch.setattr(compare_script, "find_function", lambda _: outputs)
     s3.put_object(Bucket=buckets.output, Key=CSV_KEY, Body=csv_of(cloud_rows()[1:]))
-    code, out, err = compare_files(on_prem_rows(), None, *AWS, *flags, "--allow-partial")
+    code, _, err = compare_files(on_prem_rows(), None, *AWS, *flags, "--allow-partial")
     assert code == 0
-    assert "completeness 66.7%" in out
     assert "going on without asking the failure queue: GetQueueAttributes" in err
 
 
