@@ -457,7 +457,7 @@ def test_the_canary_finds_a_trigger_that_does_not_fire_and_leaves_nothing(
     monkeypatch.setattr(smoke_test, "LIMIT_S", 0.2)
     assert script(standing)("create", "--yes") == 1
     assert (
-        f"no output of the smoke test s3://{buckets.input}/input/smoke_test-"
+        f"no output of the smoke test s3://{buckets.input}/input/smoke-test-"
         in capsys.readouterr().err
     )
     left = [version["Key"] for bucket in vars(buckets).values() for version in versions(s3, bucket)]
