@@ -1,6 +1,7 @@
 """Sweeps and added rounds, run as a user runs them."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -150,13 +151,15 @@ def test_parallelism_alone_has_the_comparison_as_its_last_point(checkout, pictur
     assert "no two points are whole" not in parallelism["answer"]
 
 
-def test_on_prem_against_itself_is_sharp_enough_after_four_rounds(
+def test_rounds_are_added_until_on_prem_against_itself_is_sharp_enough(
     checkout, pictures, run_script_in
 ):
     done = run_script_in("master_pipeline.py", "--self-check", "--precision", "99%", "--plan", "5%")
     assert done.returncode == 0, done.stderr
-    assert "no more rounds after 4: the interval is ±" in done.stderr
-    assert "completeness 100.0%: 48 of 48 rows" in done.stdout
+    told = re.search(r"no more rounds after (\d+): the interval is ±", done.stderr)
+    rounds = int(told[1])  # more than 4 where the machine is busy
+    assert rounds >= 4
+    assert f"completeness 100.0%: {12 * rounds} of {12 * rounds} rows" in done.stdout
     assert "to find a difference of 5% in 80% of such experiments" in done.stdout
 
 

@@ -352,20 +352,21 @@ def process_one(cloud: Cloud) -> None:
     waited_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
 
 
-def test_any_number_of_signals_at_once_ends_the_service():
-    """A handler that sets an Event never returned when the next signal interrupted it."""
+def test_two_signals_in_any_distance_end_the_service():
+    """A handler that sets an Event waits for ever when it interrupts the end of that one's wait."""
     program = (
-        "import os, signal, threading\n"
+        "import os, signal\n"
         "from lambda_function.embedded_cloud import end_of_service\n"
-        "def signals():\n"
-        "    for number in (signal.SIGINT, signal.SIGTERM) * 3:\n"
-        "        os.kill(os.getpid(), number)\n"
-        "for _ in range(200):\n"
+        "for distance in range(0, 6000, 20):\n"
         "    wait = end_of_service(until_stdin_closes=False)\n"
-        "    sender = threading.Thread(target=signals)\n"
-        "    sender.start()\n"
+        "    if (sender := os.fork()) == 0:\n"
+        "        sum(range(50_000))  # the parent waits by then\n"
+        "        os.kill(os.getppid(), signal.SIGINT)\n"
+        "        for _ in range(distance): pass\n"
+        "        os.kill(os.getppid(), signal.SIGTERM)\n"
+        "        os._exit(0)\n"
         "    wait()\n"
-        "    sender.join()\n"
+        "    os.waitpid(sender, 0)\n"
         "print('ended')"
     )
     done = subprocess.run(
