@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import row
 
@@ -320,3 +320,82 @@ def test_a_file_that_is_not_utf8_is_refused_by_name_and_line(tmp_path):
             read_rows(path, "on_prem")
         said = str(caught.value)
         assert "rows.csv, line 1: not UTF-8 text but UTF-16; save it as CSV UTF-8" in said
+
+
+# --- both ways to read --------------------------------------------------------------------------
+
+
+def read_both_ways(text: str, source: str = "cloud") -> tuple[object, object]:
+    """What pandas reads, None where it is not trusted to; and what the csv module does, or says."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = file_of(Path(folder), text)
+        try:
+            header = metrics.analysis.rows._header(path, "rows.csv")
+        except UserError as error:
+            return None, str(error)
+        at_once = metrics.analysis.rows._rows_of_regular(path, header, source)
+        try:
+            checked = metrics.analysis.rows._rows_one_by_one(path, header, source, "rows.csv")
+        except UserError as error:
+            return at_once, str(error)
+        return at_once, checked
+
+
+def assert_the_same(at_once: pd.DataFrame, checked: object) -> None:
+    assert isinstance(checked, pd.DataFrame), checked
+    if not checked.empty:
+        assert list(at_once.dtypes) == list(checked.dtypes)
+        pd.testing.assert_frame_equal(at_once, checked, check_exact=True)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=5), st.sampled_from([7, 64, 2**22]))
+@example([row(key) for key in HOSTILE_KEYS if "\r" not in key], 7)
+@settings(deadline=None)
+def test_a_file_as_it_was_written_is_read_at_once_and_alike(rows, block_bytes):
+    text = HEADER + rows_to_csv(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics.analysis.rows, "BLOCK_BYTES", block_bytes)
+        at_once, checked = read_both_ways(text)
+    if "\0" in text or text.count("\r") != text.count("\r\n"):
+        assert at_once is None
+    else:
+        assert_the_same(at_once, checked)
+
+
+INSERTED = st.sampled_from([*',"\r\n\0 x', '""', "\r\n", ",,", "-"])
+EDITS = st.lists(st.tuples(st.floats(0, 1), INSERTED, st.integers(0, 2)), min_size=1, max_size=3)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=3), EDITS, st.sampled_from([7, 64, 2**22]))
+@settings(deadline=None, max_examples=300)
+def test_pandas_is_trusted_only_with_what_the_csv_module_reads_alike(rows, edits, block_bytes):
+    text = HEADER + rows_to_csv(rows)
+    for place, inserted, removed in edits:
+        at = int(place * len(text))
+        text = text[:at] + inserted + text[at + removed :]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics.analysis.rows, "BLOCK_BYTES", block_bytes)
+        at_once, checked = read_both_ways(text)
+    if at_once is not None:
+        assert_the_same(at_once, checked)
+
+
+@pytest.mark.parametrize("block_bytes", [5, 2**22])
+def test_a_long_record_does_not_make_up_for_a_short_one(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(metrics.analysis.rows, "BLOCK_BYTES", block_bytes)
+    text = f"{REFERENCE_HEADER}\nx,b,1,1\n{GOOD},9\n"
+    with pytest.raises(UserError, match=r"rows\.csv, line 2: 4 columns, where the header has 5"):
+        read_rows(file_of(tmp_path, text), "on_prem")
+
+
+def test_numbers_in_texts_stay_as_they_are():
+    rows = frame([row("001", worker="002", run_id="1e5", transform="true", error="NA")])
+    texts = rows[["image_key", "worker", "run_id", "transform", "error"]]
+    assert texts.astype(str).to_numpy().tolist() == [["001", "002", "1e5", "true", "NA"]]
+
+
+def test_a_column_of_others_that_is_not_utf8_is_refused_too(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(f"{REFERENCE_HEADER},note\n{GOOD},caf\xe9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"rows\.csv, line 2: not UTF-8 text"):
+        read_rows(path, "on_prem")
