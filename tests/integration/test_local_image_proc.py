@@ -91,7 +91,7 @@ def test_why_pictures_failed_and_how_many_are_copies_is_said_once_for_all(checko
     done = run_script_in(SCRIPT, "--workers", "1", "--rounds", "2")
     assert done.stdout.startswith("on-prem: 10 pictures x 2 rounds, 14 failed, run ")
     told = [line for line in done.stderr.splitlines() if "picture" in line and "|" not in line]
-    reason = "UnreadableImage: not a picture that can be read here"
+    reason = "UnreadableImage: not a picture that can be read here: text"
     first, second = told
     assert first.startswith(f"on-prem: 7 pictures failed ({reason}): '")
     assert first.endswith(" and 2 more")
