@@ -10,7 +10,7 @@ IDS = ("8f14e45f-ceea-467f-a9c1-2b1f3a4d5e6f", "0cc175b9-c0f1-4a2b-8c3d-9e8f7a6b
 ALIKE = {
     "numbers": ("2000x9000 pixels are too many", "30000x7000 pixels are too many"),
     "request ids": tuple(f"RequestId: {one} Error: signal: killed" for one in IDS),
-    "folders": tuple(f"/tmp/w-{one}/PIL/_imaging.so: failed to map" for one in ("ab", "cd")),
+    "folders": tuple(f"/task/w-{one}/PIL/_imaging.so: failed to map" for one in ("ab", "cd")),
     "times": ("Task timed out after 60.00 seconds", "Task timed out after 60.01 seconds"),
 }
 
