@@ -19,6 +19,7 @@ from lambda_function.metrics_log import (
     delete_objects,
     read_object,
 )
+from metrics.analysis.sweep import KINDS
 from metrics.collect.cloud_rows import MANIFESTS_PREFIX
 from metrics.common.cli import RUN_ID
 from metrics.common.paths import (
@@ -61,7 +62,7 @@ class StoredKey(NamedTuple):
 def local_leftovers() -> list[Path]:
     """Results and outputs of earlier runs. What lies behind a link is nobody's; a link in the
     place of a file goes, and what it leads to stays."""
-    charts = [CHARTS / f"{name}.png" for name in CHART_NAMES]
+    charts = [CHARTS / f"{name}.png" for name in (*CHART_NAMES, *KINDS)]  # and of sweeps
     downloads = [path for path in CLOUD_OUTPUTS.glob("*.jpg") if OWN_DOWNLOAD.fullmatch(path.name)]
     rows = (LOCAL_CSV, CLOUD_CSV, MERGED_CSV, INVOCATIONS_CSV, PIXELS_CSV)
     about = (MANIFEST_JSON, RUN_JSON, SUMMARY_JSON, REPORT_HTML, OUTPUTS_JSONL)

@@ -68,6 +68,8 @@ def test_all_sweeps_in_one_run_are_whole_and_repeat_from_a_bundle(
     assert plain.returncode == 0, plain.stderr
     assert summary_of(checkout / "metrics")["sweeps"] == []
     assert list((checkout / "metrics/sweep").iterdir()) == []
+    charts = {path.stem for path in (checkout / "metrics/charts").iterdir()}
+    assert not charts & {"scale", "parallelism", "memory"}  # they would be of the run before
 
 
 def test_an_interrupted_sweep_restores_the_function_and_goes_on(
