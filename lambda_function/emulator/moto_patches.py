@@ -102,7 +102,7 @@ class MotoCloud:
         replace(LambdaFunction, "invoke", lambda _: self._invoke_of())
         replace(RegexConverter, "__init__", _with_new_lines)
         replace(moto.backends, "list_of_moto_modules", _once)
-        replace(S3Response, "_key_response_post", _if_it_matches)
+        replace(S3Response, "_key_response_post", if_it_matches)
         replace(Queue, "add_message", self._added_only)
         replace(LambdaBackend, "create_event_source_mapping", self._started)
         replace(LambdaBackend, "delete_event_source_mapping", self._ended)
@@ -274,7 +274,7 @@ def s3_event(event_name: str, configuration_id: str, bucket: FakeBucket, key) ->
     }
 
 
-def _if_it_matches(original: Callable) -> Callable:
+def if_it_matches(original: Callable) -> Callable:
     def post(response: S3Response, request, body, bucket_name: str, query: dict, key_name: str):
         if (etag := response.headers.get("If-Match")) and "uploadId" in query:
             there = response.backend.get_object(bucket_name, key_name)

@@ -174,11 +174,13 @@ def test_a_meter_that_is_late_keeps_the_share_all_the_same(share):
 @on_linux
 def test_a_new_event_brings_no_new_quota(busy):
     meter = Meter(busy, 0.1 * PERIOD_S)
+    with meter.enforced():
+        until(lambda: state(busy) == "T")  # until here the meter started
     start_s, start_used_s = time.monotonic(), used_s(busy)
-    for _ in range(200):
+    for _ in range(400):
         with meter.enforced():  # a quota in each were 40%
             threading.Event().wait(0.005)
-    assert used_s(busy) - start_used_s < 0.2 * (time.monotonic() - start_s)
+    assert used_s(busy) - start_used_s < 0.25 * (time.monotonic() - start_s)
     busy.kill()
     meter.close()
 
