@@ -22,7 +22,7 @@ NOT_CODE = (
     *(".*", "__pycache__", "*.csv", "*.json", "report.html", "charts", "cloud_outputs"),
     *("output_local", "images_to_upload"),
 )
-RUN_LIMIT_S = 120
+RUN_LIMIT_S = 900  # ends a test that hangs; a busy machine may be 20 times as slow
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no error
 hypothesis.settings.load_profile("no deadline")

@@ -10,6 +10,7 @@ from lambda_function.emulator.faults import CONNECTION
 THREADS = 40  # requests at once: uploads, and what environments read in parallel
 CONNECTIONS = 1000  # kept open while idle: each environment has some, and a new one takes time
 STOP_LIMIT_S = 1  # for requests under way
+SLOW_CLIENT_LIMIT_S = 300  # for a client to send what it announced; a busy machine is no error
 
 
 class Gateway(wsgi.Gateway_10):
@@ -28,7 +29,12 @@ def http_server(host: str, port: int) -> wsgi.Server:
     Raises OSError when the port is taken.
     """
     server = wsgi.Server(
-        (host, port), None, numthreads=THREADS, server_name=host, shutdown_timeout=STOP_LIMIT_S
+        (host, port),
+        None,
+        numthreads=THREADS,
+        server_name=host,
+        timeout=SLOW_CLIENT_LIMIT_S,
+        shutdown_timeout=STOP_LIMIT_S,
     )
     server.gateway = Gateway
     server.expiration_interval = 0.05  # how often it looks whether it is to stop, too

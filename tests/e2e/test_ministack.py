@@ -23,7 +23,7 @@ from lambda_function.stack.removal import leftovers
 pytestmark = pytest.mark.slow
 
 MINISTACK = "ministack==1.5.33"
-INSTALL_LIMIT_S = 300
+INSTALL_LIMIT_S = 900
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",

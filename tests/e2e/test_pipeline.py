@@ -131,6 +131,7 @@ def test_rounds_are_counter_balanced_complete_and_packed_so_that_they_can_be_jud
     ]
 
 
+@pytest.mark.slow
 def test_on_prem_against_itself_needs_no_cloud_and_compares_pass_with_pass(
     checkout, run_script_in, tmp_path
 ):
@@ -150,6 +151,7 @@ def test_on_prem_against_itself_needs_no_cloud_and_compares_pass_with_pass(
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first(checkout, run_script_in):
     images = checkout / "images_to_upload"
     (images / "first.png").write_bytes(jpeg())

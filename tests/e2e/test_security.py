@@ -126,6 +126,7 @@ def run_watched(way, command: list[str], cwd: Path) -> tuple[int, str, set[TcpSo
         return process.returncode, output.read(), seen
 
 
+@pytest.mark.slow
 @every_way
 def test_a_whole_run_contacts_no_other_host_asks_for_no_name_and_listens_here_only(
     way, checkout, tmp_path

@@ -366,6 +366,7 @@ def leftovers_in(printed: str) -> list[str]:
     return [line.removeprefix("  ") for line in lines]
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_all_that_would_go_and_deletes_nothing(embedded, checkout, run_script_in):
     (checkout / "images_to_upload" / "sub").mkdir()
     (checkout / "images_to_upload" / "sub" / "a b.jpg").write_bytes(jpeg())

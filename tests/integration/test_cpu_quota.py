@@ -371,6 +371,7 @@ def test_a_throttled_picture_that_takes_too_long_is_ended_by_wall_time():
     assert cpu_s < 0.3
 
 
+@pytest.mark.slow
 @on_linux
 def test_rows_of_a_small_function_show_its_share():
     picture = io.BytesIO()

@@ -133,6 +133,7 @@ def test_a_message_of_an_earlier_upload_of_the_same_bytes_is_not_taken_for_this_
     assert drain(queues, "a.jpg") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -34,7 +34,7 @@ from lambda_function.stack.smoke_test import run_smoke_test
 from metrics.common.cli import UserError
 from metrics.common.paths import PROJECT as PROJECT_FOLDER
 
-LIMIT_S = 60
+LIMIT_S = 600
 
 
 def script(cloud: Cloud):

@@ -352,6 +352,7 @@ def process_one(cloud: Cloud) -> None:
     waited_rows(s3, buckets.output, {RowId("r", 1, "a.jpg")}, LIMIT_S)
 
 
+@pytest.mark.slow
 def test_two_signals_in_any_distance_end_the_service():
     """A handler that sets an Event waits for ever when it interrupts the end of that one's wait."""
     program = (

@@ -77,6 +77,7 @@ def test_the_code_is_as_it_was_after_a_mutation():
 # --- that a seed replays ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_seed_replays_exactly_in_another_process_with_another_hash_order():
     seed = next(s for s in itertools.count() if plan_of(s).faults and len(plan_of(s).runs) > 1)
     outputs = [
@@ -107,6 +108,7 @@ def test_the_command_exits_1_and_prints_failing_seeds_and_their_steps(capsys):
     assert "put_object 'metrics/lambda_metrics.csv'" in output
 
 
+@pytest.mark.slow
 def test_the_command_counts_alike_in_one_process_and_in_two(capsys):
     told = []
     for processes in ("1", "2"):
@@ -222,6 +224,7 @@ class TwoS3s(RuleBasedStateMachine):
         self.both("delete_object", Key=key)
 
 
+@pytest.mark.slow
 def test_the_models_s3_answers_like_motos(s3, monkeypatch):
     """As the embedded cloud mends moto, with parts of an upload that may be small."""
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)

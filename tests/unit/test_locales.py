@@ -101,6 +101,7 @@ def in_utf_8(tmp_path_factory, pictures) -> tuple:
     return results_on_prem(project)
 
 
+@pytest.mark.slow
 @needs_linux
 def test_keys_and_outputs_are_those_of_utf_8_in_every_locale(
     checkout, pictures, in_utf_8, other_locale
@@ -113,6 +114,7 @@ def test_keys_and_outputs_are_those_of_utf_8_in_every_locale(
     assert f"'{BAD}'\n".encode(encoding, "backslashreplace") in done.stderr
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.parametrize("encoding", ["ANSI_X3.4-1968", "EUC-JP"])
 def test_a_whole_run_in_a_locale_that_lacks_its_names_is_that_of_utf_8(

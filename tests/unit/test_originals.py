@@ -288,6 +288,7 @@ def test_a_bundle_among_the_pictures_is_refused(checkout, run_script_in, photos,
     assert not (photos / "made").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["picture", "link to a picture", "hard link", "no file", "folder"])
 def test_a_bundle_replaces_nothing_but_a_bundle(checkout, run_script_in, photos, tmp_path, kind):
     target = tmp_path / "cat.jpg"
@@ -309,6 +310,7 @@ def test_a_bundle_replaces_nothing_but_a_bundle(checkout, run_script_in, photos,
     assert is_refused(done, "--bundle", "cat.jpg")
 
 
+@pytest.mark.slow
 def test_a_bundle_is_replaced_by_the_next_one(checkout, run_script_in, photos, tmp_path):
     bundle, flags = tmp_path / "run.zip", ("--self-check", "--rounds", "1")
     bundle.touch()  # as mktemp does it
@@ -341,6 +343,7 @@ def run_of_bundle(bundle: Path) -> str:
         return json.loads(archive.read("bundle.json"))["run_id"]
 
 
+@pytest.mark.slow
 def test_a_download_does_not_replace_a_file_that_is_no_download(checkout, run_script_in, tmp_path):
     picture = tmp_path / "cat.jpg"
     picture.write_bytes(jpeg())

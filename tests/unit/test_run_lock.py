@@ -277,6 +277,7 @@ def test_beside_a_run_every_script_that_works_here_is_refused_and_both_stay_whol
     assert run_script_in("compare_cloud_onprem_metrics.py", "--no-download").returncode == 0
 
 
+@pytest.mark.slow
 def test_of_two_runs_started_at_once_one_is_whole_and_one_is_refused(checkout, pictures):
     commands = [["--run-id", name, "--self-check", "--rounds", "1"] for name in ("one", "two")]
     runs = [started(checkout, *command) for command in commands]
@@ -293,6 +294,7 @@ def test_of_two_runs_started_at_once_one_is_whole_and_one_is_refused(checkout, p
     assert len(bytes_in(pictures)) == 6
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_next_run_starts_at_once_although_workers_may_live(
     checkout, pictures, run_script_in
 ):
@@ -318,6 +320,7 @@ def test_after_a_kill_the_next_run_starts_at_once_although_workers_may_live(
         process.communicate()
 
 
+@pytest.mark.slow
 def test_results_elsewhere_from_a_bundle_need_no_lock(checkout, pictures, run_script_in, tmp_path):
     flags = ("--self-check", "--rounds", "1", "--bundle", str(tmp_path / "run.zip"))
     assert run_script_in("master_pipeline.py", *flags).returncode == 0
@@ -347,6 +350,7 @@ def goes_on(held: subprocess.Popen) -> str:
     return errors
 
 
+@pytest.mark.slow
 def test_a_run_does_not_judge_by_the_manifest_of_another(checkout, held):
     path = checkout / "metrics" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "other"}))
@@ -355,6 +359,7 @@ def test_a_run_does_not_judge_by_the_manifest_of_another(checkout, held):
     assert not (checkout / "metrics" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_rows_of_another_run_are_not_counted_and_those_they_replaced_are_missed(checkout, held):
     path = checkout / "onprem_images/metrics/local_metrics.csv"
     path.write_bytes(path.read_bytes().replace(b",first,", b",other,"))

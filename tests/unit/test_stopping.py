@@ -68,6 +68,7 @@ def test_an_interval_that_was_looked_at_is_wider_by_a_tenth():
     assert sequential.p_value > plain.p_value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pictures", "precision"), [(20, 0.05), (100, 0.03)])
 def test_intervals_cover_the_truth_although_each_round_was_looked_at(pictures, precision):
     rng = np.random.default_rng(11)

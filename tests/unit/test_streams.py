@@ -13,7 +13,7 @@ from conftest import jpeg
 from metrics.common.paths import PROJECT
 
 FULL = "/dev/full"
-LIMIT_S = 120
+LIMIT_S = 900
 STATES = ("ok", "closed", "broken", "full")
 # A script: it prints, starts a process that does so too, and tells in a file what it has got.
 SCRIPT = """
@@ -157,6 +157,7 @@ def test_workers_work_without_some_streams(checkout, run_in_checkout, streams):
     assert rows.count(",ok,") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "streams",
     [("closed", "closed", "closed"), ("ok", "broken", "broken"), ("closed", "full", "ok")],
