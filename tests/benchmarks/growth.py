@@ -78,9 +78,9 @@ def steps_of_run(count: int) -> tuple[dict[str, float], float]:
         if code != DONE:
             raise UserError(f"the run with {count} pictures failed; its message stands above")
         record = record_of((project / "metrics/run.json").read_bytes(), "growth")
-        coverage = json.loads((project / "metrics/summary.json").read_bytes())["ledger"]["coverage"]
-    if coverage != 1:
-        raise UserError(f"the run with {count} pictures lacks rows: coverage {coverage}")
+        ledger = json.loads((project / "metrics/summary.json").read_bytes())["ledger"]
+    if (completeness := ledger["completeness"]) != 1:
+        raise UserError(f"the run with {count} pictures lacks rows: completeness {completeness}")
     seconds = {
         step["step"]: (
             datetime.fromisoformat(step["end"]) - datetime.fromisoformat(step["start"])
