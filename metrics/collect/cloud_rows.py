@@ -130,15 +130,16 @@ def wait_for_rows(
     """
     end = time.monotonic() + timeout_s
     last_news, had_last_chance = time.monotonic(), False
+    done = len(expected & rows.found)
     with tqdm(total=len(expected), desc="cloud", unit="picture", disable=None) as bar:
         while True:
             with _faults_waited_out():
                 rows.look()
             missing = expected - rows.found
-            now, done = time.monotonic(), len(expected) - len(missing)
-            if done != bar.n:
+            now, before, done = time.monotonic(), done, len(expected) - len(missing)
+            if done != before:  # bar.n does not count where no bar is shown
                 last_news = now
-                bar.update(done - bar.n)
+            bar.update(done - bar.n)
             if not missing:
                 return
             left_s = max(0, end - now)

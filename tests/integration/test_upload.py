@@ -1,9 +1,11 @@
 """Uploading, cleaning and waiting: what goes into the buckets and what comes back."""
 
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError
@@ -266,6 +268,21 @@ def test_the_wait_ends_with_a_row_of_every_picture(s3):
     append_rows(s3, OUT, row("a"), row("b"))
     rows = waited_rows(s3, OUT, {RowId("run", 1, "a"), RowId("run", 1, "b")}, 10)
     assert sorted(r.image_key for r in rows) == ["a", "b"]
+
+
+def test_rows_that_stop_coming_are_noticed_after_the_first_ones_too(s3, drained, monkeypatch):
+    ticks, drained_at = itertools.count(), []
+    clock = SimpleNamespace(monotonic=lambda: next(ticks), sleep=lambda _: None)
+    monkeypatch.setattr(cloud_rows, "time", clock)
+
+    def drain() -> int:
+        drained_at.append(next(ticks))
+        return append_rows(s3, OUT, row("b", status="error"))
+
+    append_rows(s3, OUT, row("a"))
+    expected = {RowId("run", 1, "a"), RowId("run", 1, "b")}
+    assert len(waited_rows(s3, OUT, expected, 500, queues=drained(drain))) == 2
+    assert drained_at[0] < 100  # and not when the time was up
 
 
 def test_rows_of_other_runs_and_rounds_do_not_count(s3):
