@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 from moto import mock_aws
 from PIL import Image
+from processes import LIMIT_S
 
 from lambda_function.cloud import Buckets, Cloud
 from lambda_function.embedded_cloud import embedded_cloud
@@ -22,7 +23,6 @@ NOT_CODE = (
     *(".*", "__pycache__", "*.csv", "*.json", "report.html", "charts", "cloud_outputs"),
     *("output_local", "images_to_upload"),
 )
-RUN_LIMIT_S = 900  # ends a test that hangs; a busy machine may be 20 times as slow
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no error
 hypothesis.settings.load_profile("no deadline")
@@ -101,7 +101,7 @@ def run_script_in(checkout: Path) -> Callable[..., subprocess.CompletedProcess]:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=RUN_LIMIT_S,
+            timeout=LIMIT_S,
         )
 
     return run

@@ -130,7 +130,7 @@ def wait_for_rows(
     """
     end = time.monotonic() + timeout_s
     last_news, had_last_chance = time.monotonic(), False
-    done = len(expected & rows.found)
+    done = 0
     with tqdm(total=len(expected), desc="cloud", unit="picture", disable=None) as bar:
         while True:
             with _faults_waited_out():
@@ -139,7 +139,7 @@ def wait_for_rows(
             now, before, done = time.monotonic(), done, len(expected) - len(missing)
             if done != before:  # bar.n does not count where no bar is shown
                 last_news = now
-            bar.update(done - bar.n)
+                bar.update(done - before)
             if not missing:
                 return
             left_s = max(0, end - now)

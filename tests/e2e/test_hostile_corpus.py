@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import RUN_LIMIT_S, copy_project
+from conftest import copy_project
 from hostile_corpus import (
     ANYTHING,
     ERROR,
@@ -30,6 +30,7 @@ from hostile_corpus import (
     write_corpus,
 )
 from PIL import Image, ImageStat
+from processes import LIMIT_S
 
 from lambda_function.cloud import find_buckets, make_client
 from lambda_function.image_transform import (
@@ -92,14 +93,14 @@ def run(embedded, tmp_path_factory) -> Run:
             env={"AWS_ENDPOINT_URL": embedded.endpoint_url, "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
-            timeout=2 * RUN_LIMIT_S,
+            timeout=2 * LIMIT_S,
         )
 
     images = ("--images", str(top / "corpus"))
     for name in ("onprem_images/local_image_proc.py", "upload_images_s3.py"):
         done = script(name, *images, "--run-id", RUN_ID)
         assert done.returncode == 0, done.stderr[-2000:]
-    compared = script("compare_cloud_onprem_metrics.py", "--timeout", str(RUN_LIMIT_S))
+    compared = script("compare_cloud_onprem_metrics.py", "--timeout", str(LIMIT_S))
     files = {"on_prem": "onprem_images/metrics/local_metrics.csv"}
     files |= {"cloud": "metrics/lambda_metrics.csv"}
     processed = set(list_keys(s3, buckets.output, "processed/")) - processed_before

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from conftest import RUN_LIMIT_S, jpeg
+from conftest import jpeg
 from PIL import Image
+from processes import LIMIT_S
 
 from metrics.analysis.rows import read_rows
 
@@ -46,7 +47,7 @@ def run_with(checkout):
             preexec_fn=prepare,
             capture_output=True,
             text=True,
-            timeout=RUN_LIMIT_S,
+            timeout=LIMIT_S,
         )
 
     return run
@@ -107,7 +108,7 @@ def test_shared_memory_that_cannot_be_written_is_named(checkout, picture, option
         cwd=checkout,
         capture_output=True,
         text=True,
-        timeout=RUN_LIMIT_S,
+        timeout=LIMIT_S,
     )
     assert "see that /dev/shm is there" in failed_in_one_line(done)
 

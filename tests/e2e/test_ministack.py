@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import jpeg, registry_is_silent
-from processes import until
+from processes import LIMIT_S, until
 
 from lambda_function.cloud import Cloud, find_stack, make_client
 from lambda_function.stack.change_sets import find_site
@@ -23,7 +23,6 @@ from lambda_function.stack.removal import leftovers
 pytestmark = pytest.mark.slow
 
 MINISTACK = "ministack==1.5.33"
-INSTALL_LIMIT_S = 900
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -37,7 +36,7 @@ def ministack(tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("ministack")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     install = [folder / "venv/bin/pip", "install", "--quiet", MINISTACK, "boto3"]  # its Lambda's
-    done = subprocess.run(install, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
+    done = subprocess.run(install, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode and registry_is_silent(done.stderr):
         pytest.skip("MiniStack is absent: the package registry does not answer")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import jpeg
-from processes import hear_ctrl_c
+from processes import LIMIT_S, hear_ctrl_c
 from rows import waited_rows
 
 from lambda_function.cloud import Cloud, find_buckets, find_stack, make_client
@@ -33,8 +33,6 @@ from lambda_function.stack.removal import leftovers, versions
 from lambda_function.stack.smoke_test import run_smoke_test
 from metrics.common.cli import UserError
 from metrics.common.paths import PROJECT as PROJECT_FOLDER
-
-LIMIT_S = 600
 
 
 def script(cloud: Cloud):

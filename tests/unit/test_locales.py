@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import RUN_LIMIT_S, copy_project, jpeg
+from conftest import copy_project, jpeg
+from processes import LIMIT_S
 
 LOCAL, PIPELINE, UPLOAD = (
     *("onprem_images/local_image_proc.py", "master_pipeline.py", "upload_images_s3.py"),
@@ -43,7 +44,7 @@ def locales(tmp_path_factory) -> dict[str, dict[str, str]]:
         for encoding in LOCALES.keys() - made.keys():
             name = f"{LOCALES[encoding]}.{encoding}"
             command = ["localedef", "-i", LOCALES[encoding], "-f", encoding, str(folder / name)]
-            subprocess.run(command, check=True, capture_output=True, timeout=RUN_LIMIT_S)
+            subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
             made[encoding] = python | {"LC_ALL": name}
     return made
 
@@ -72,7 +73,7 @@ def run(project: Path, script: str, *arguments: str | Path, python=(), **variabl
         cwd=project,
         env={**os.environ, **variables},
         capture_output=True,
-        timeout=RUN_LIMIT_S,
+        timeout=LIMIT_S,
     )
 
 

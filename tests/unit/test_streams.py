@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 from conftest import jpeg
+from processes import LIMIT_S
 
 from metrics.common.paths import PROJECT
 
 FULL = "/dev/full"
-LIMIT_S = 900
 STATES = ("ok", "closed", "broken", "full")
 # A script: it prints, starts a process that does so too, and tells in a file what it has got.
 SCRIPT = """
